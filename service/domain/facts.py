@@ -1,0 +1,59 @@
+"""Facts: what became known about a request, from whichever side. Decisions are made from them and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from service.domain.states import Fault, OutputStatus
+
+
+@dataclass(frozen=True, slots=True)
+class HubAccepted:
+    """The POST was answered with ids, in the order of the outputs."""
+
+    generation_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HubRefused:
+    """The hub judged the request and will not take it, now or later."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """The POST surely did not reach the hub, or was turned away unread: it may be tried again at `retry_at`."""
+
+    reason: str
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeUnknown:
+    """The POST may have been accepted; nobody may repeat it before the hub's lists have been looked through."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputFaulty:
+    """The model's schema, which could not be asked at intake, refuses the input; nothing was submitted."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReported:
+    """What the stream or a GET says of one generation. Only an end changes anything."""
+
+    generation_id: str
+    status: OutputStatus
+    media_type: str | None = None
+    url: str | None = None
+    error: str | None = None
+
+
+Fact = HubAccepted | HubRefused | NotSent | OutcomeUnknown | InputFaulty | OutputReported
+SubmitOutcome = HubAccepted | HubRefused | NotSent | OutcomeUnknown

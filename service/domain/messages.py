@@ -1,0 +1,99 @@
+"""What goes in and out over the bus, as values: a received message, a request to store, an event to publish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from service.domain.states import Fault, Request
+
+DEFAULT_MODEL = "ltx-2-3-quality-text-to-video"
+DEFAULT_PRIORITY = 4
+ANONYMOUS_SOURCE = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A delivery from the bus. Properties that are not text are None and named in `unreadable`."""
+
+    body: bytes
+    content_type: str | None = None
+    message_id: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    source: str = ANONYMOUS_SOURCE
+    traceparent: str | None = None
+    tracestate: str | None = None
+    unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request that intake may store: the row, its input, and what its idempotency is judged by."""
+
+    request: Request
+    input: Mapping[str, object]
+    content_hash: bytes
+    priority: int
+    deadline: datetime
+    seed_chosen: bool = False
+    input_checked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """A message with a usable id: either a request, or the fault that keeps it from being one."""
+
+    request_id: str
+    content_hash: bytes | None  # None: the content could not even be read
+    accepted: NewRequest | None
+    fault: Fault | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unidentified:
+    """A message that cannot be answered by id; it is quarantined."""
+
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEvent:
+    """An event as it is stored and published: `body` is a CloudEvents 1.0 structured JSON document.
+
+    `routing_key` None: it goes to `reply_to` alone.
+    """
+
+    event_id: UUID
+    request_id: str
+    sequence: int
+    routing_key: str | None
+    type: str
+    body: bytes
+    terminal: bool
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    stored: bool = True  # False: the answer to a message that was not accepted
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A stored event that waits to be published; `row_id` counts up, `failures` are its own."""
+
+    row_id: int
+    event: OutboxEvent
+    failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The same request again: its reply address and correlation id replace the stored ones."""
+
+    request_id: str
+    content_hash: bytes | None
+    correlation_id: str | None
+    reply_to: str | None

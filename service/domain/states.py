@@ -1,0 +1,129 @@
+"""The words of the state machine: states, outputs, and a request as decisions see it.
+
+The names are spelled alike here, in SQL (`request_state`, `output_status`) and in events; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from service.domain.errors import ErrorCode
+
+
+class RequestState(StrEnum):
+    """Where a request stands. Each line says who moves a row out of it."""
+
+    ACCEPTED = "accepted"  # the submitter, by a claim
+    SUBMITTING = "submitting"  # the submitter, by the outcome of its POST; the reconciler, when the claim ran out
+    IN_DOUBT = "in_doubt"  # the reconciler, by what the hub's lists show
+    SUBMITTED = "submitted"  # the listener or the reconciler, by the ends of the outputs
+    CANCELLING = "cancelling"  # the reconciler, once every output is settled
+    SUCCEEDED = "succeeded"  # nobody: ended
+    FAILED = "failed"  # nobody: ended
+    CANCELLED = "cancelled"  # nobody: ended
+    EXPIRED = "expired"  # nobody: ended
+
+    @property
+    def ended(self) -> bool:
+        """True once the terminal event is written; nothing changes the row any more."""
+        return self in ENDED
+
+
+ENDED = frozenset({RequestState.SUCCEEDED, RequestState.FAILED, RequestState.CANCELLED, RequestState.EXPIRED})
+
+
+class OutputStatus(StrEnum):
+    """Where one output (one generation of the hub) stands: the hub's own words."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """True once the hub will do no more for it."""
+        return self not in ACTIVE
+
+
+ACTIVE = frozenset({OutputStatus.QUEUED, OutputStatus.PROCESSING})
+
+
+class EventName(StrEnum):
+    """Routing keys of the events, in the order in which a request meets them."""
+
+    ACCEPTED = "generation.accepted"
+    SUBMITTED = "generation.submitted"
+    OUTPUT = "generation.output"
+    SUCCEEDED = "generation.succeeded"
+    FAILED = "generation.failed"
+    CANCELLED = "generation.cancelled"
+    EXPIRED = "generation.expired"
+    REJECTED = "generation.rejected"
+
+    @property
+    def terminal(self) -> bool:
+        """True for the names after which a request emits nothing new."""
+        return self not in (EventName.ACCEPTED, EventName.SUBMITTED, EventName.OUTPUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a request was refused or failed: `error` in events."""
+
+    code: ErrorCode
+    message: str
+    details: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One generation of the hub; `index` counts from 0 within the request."""
+
+    index: int
+    generation_id: str
+    status: OutputStatus = OutputStatus.QUEUED
+    media_type: str | None = None
+    url: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A stored request as decisions and events see it; `version` guards the write of a decision about it."""
+
+    request_id: str
+    version: int
+    state: RequestState
+    sequence: int  # of the last event
+    source: str
+    model: str
+    num_generations: int
+    received_at: datetime
+    target_namespace: str | None = None
+    seed: int | None = None
+    attempts: int = 0
+    submitted_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: Fault | None = None
+    outputs: tuple[Output, ...] = ()
+    metadata: bytes | None = None  # JSON as it came; never read
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A request that this replica may submit until `expires` (monotonic seconds), with what the hub is to be sent."""
+
+    request: Request
+    input: Mapping[str, object]
+    input_checked: bool
+    expires: float
+    began_at: datetime = field(kw_only=True)

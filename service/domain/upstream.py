@@ -1,0 +1,23 @@
+"""What the hub says apart from facts about requests: models and lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A model as the hub describes it; `outputs` (`image`, `video`, ...) is empty where the hub does not say."""
+
+    model: str
+    outputs: tuple[str, ...]
+    schema: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list of active generations; not `complete` when it says itself that it left some out."""
+
+    generation_ids: frozenset[str]
+    complete: bool
