@@ -1,0 +1,142 @@
+"""One pool of connections, and the one place where driver errors become ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from service.domain.errors import ConfigurationError, DatabaseUnavailableError
+from service.postgres.statements import statements
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+# What says "not now": the server is away, restarting, full, or a standby. Everything else is a defect of ours.
+UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InsufficientResourcesError,
+)
+WRONG_SETTINGS = (
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ClientConfigurationError,
+)
+SESSION = {
+    "application_name": "drover",
+    "jit": "off",
+    # Every statement here has its index. A plan made while a table was empty must not go on reading it whole.
+    "enable_seqscan": "off",
+}
+
+
+class Database:
+    """A pool that is opened once; `fetch` runs a named statement. Raises DatabaseUnavailableError and nothing else
+    that a caller could wait out."""
+
+    def __init__(self, dsn: str, *, size: int = 10, timeout_s: float = 10.0) -> None:
+        self._dsn = dsn
+        self._size = size
+        self._timeout_s = timeout_s
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def open(self) -> None:
+        """Connects. ConfigurationError for a wrong database, user or URL; DatabaseUnavailableError when it is away."""
+        with _translated("connecting to Postgres"):
+            self._pool = await asyncpg.create_pool(
+                self._dsn,
+                min_size=1,
+                max_size=self._size,
+                command_timeout=self._timeout_s,
+                timeout=self._timeout_s,
+                max_inactive_connection_lifetime=300,
+                max_cached_statement_lifetime=0,
+                server_settings=SESSION,
+                reset=_leave_as_it_is,
+            )
+
+    async def close(self) -> None:
+        """Closes every connection, at once if they do not close in time."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except (TimeoutError, *UNAVAILABLE):
+                pool.terminate()
+
+    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """Runs a named statement in a commit of its own."""
+        async with self.connection(name) as connection:
+            try:
+                return await connection.fetch(statements()[name], *args)
+            except asyncpg.InvalidCachedStatementError:  # once per connection after a migration
+                return await connection.fetch(statements()[name], *args)
+
+    async def fetchval(self, name: str, *args: Any) -> Any:  # noqa: ANN401 - as the driver types a value
+        """The first value of the first row, None without rows."""
+        rows = await self.fetch(name, *args)
+        return rows[0][0] if rows else None
+
+    async def check_writable(self) -> None:
+        """Raises DatabaseUnavailableError unless the server takes writes: a demoted primary still answers SELECT 1."""
+        async with self.connection("the readiness check") as connection:
+            if await connection.fetchval(
+                "select pg_is_in_recovery() or current_setting('transaction_read_only')::bool"
+            ):
+                raise DatabaseUnavailableError("Postgres answers, but takes no writes (a standby, or read-only).")
+
+    @asynccontextmanager
+    async def connection(self, purpose: str) -> AsyncIterator[Connection]:
+        """One connection for one short purpose, which names the errors."""
+        if self._pool is None:
+            raise DatabaseUnavailableError(f"Postgres is not connected ({purpose}).")
+        with _translated(purpose, self._pool):
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                yield connection
+
+    async def dedicated(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection outside the pool, for LISTEN, which a pooled one forgets when it is given back."""
+        with _translated("opening the notification connection"):
+            return await asyncpg.connect(
+                self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=SESSION
+            )
+
+
+async def _leave_as_it_is(_: object) -> None:
+    """Nothing in a session is ever changed, so there is nothing to reset: one round trip less a statement."""
+
+
+class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
+    """Turns what the driver raises into DatabaseUnavailableError or ConfigurationError; keeps it as the cause."""
+
+    def __init__(self, purpose: str, pool: asyncpg.Pool[asyncpg.Record] | None = None) -> None:
+        self._purpose = purpose
+        self._pool = pool
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, WRONG_SETTINGS):
+            raise ConfigurationError(
+                f"Postgres refuses the connection ({type(error).__name__}); check DROVER_DATABASE_URL."
+            ) from error
+        if not isinstance(error, UNAVAILABLE):
+            return
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
+            with suppress(asyncpg.InterfaceError):  # the pool may be closing
+                asyncio.ensure_future(self._pool.expire_connections())  # noqa: RUF006 - the pool outlives it
+        told = str(error) or type(error).__name__
+        raise DatabaseUnavailableError(f"Postgres did not do it ({self._purpose}): {told}") from error

@@ -1,0 +1,41 @@
+"""The outbox: events that were stored with what they tell, and wait for the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from service.domain.messages import OutboxRow
+from service.postgres import rows
+from service.postgres.database import Database
+
+CHANNEL = "drover_outbox"
+
+
+class Outbox:
+    """Due events in order, and their marks. Each method is one statement and one commit."""
+
+    def __init__(self, database: Database, lane: str = "default") -> None:
+        self._database = database
+        self._lane = lane
+
+    async def due(self, limit: int, now: datetime) -> list[OutboxRow]:
+        """The oldest events that may be published now."""
+        return [rows.outbox_row_of(row) for row in await self._database.fetch("due_events", now, limit)]
+
+    async def mark_published(self, row_ids: Sequence[int], term: int, now: datetime) -> None:
+        """Marks what the broker confirmed, while the term holds; else the next leader publishes it again."""
+        await self._database.fetch("mark_published", list(row_ids), now, self._lane, term)
+
+    async def mark_failed(self, failed: Sequence[tuple[int, datetime]]) -> None:
+        """Puts rows off until their next attempt."""
+        await self._database.fetch("mark_failed", *rows.columns(failed, 2))
+
+    async def backlog(self, limit: int) -> int:
+        """How many events wait, counted up to `limit`."""
+        return int(await self._database.fetchval("outbox_backlog", limit))
+
+    async def notify(self) -> None:
+        """Wakes the leader's relay, in whichever process it runs. A lost one costs a second."""
+        async with self._database.connection("waking the relay") as connection:
+            await connection.execute(f"notify {CHANNEL}")

@@ -1,0 +1,158 @@
+"""Rows to domain values and back: the one place that knows the columns' order and types."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import orjson
+
+from service.domain.errors import ErrorCode
+from service.domain.facts import OutputReported
+from service.domain.messages import NewRequest, OutboxEvent, OutboxRow
+from service.domain.states import Claimed, Fault, Output, OutputStatus, Request, RequestState
+
+
+def columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
+    """Rows turned into the arrays that `unnest` takes; `width` empty ones when there are no rows."""
+    turned = [list(column) for column in zip(*rows, strict=True)]
+    return turned or [[] for _ in range(width)]
+
+
+def fault_json(fault: Fault | None) -> str | None:
+    """The `error` column."""
+    if fault is None:
+        return None
+    document = {"code": fault.code.value, "message": fault.message, "details": list(fault.details)}
+    return orjson.dumps(document).decode()
+
+
+def fault_of(text: str | None) -> Fault | None:
+    """The reverse of `fault_json`."""
+    if text is None:
+        return None
+    document = orjson.loads(text)
+    return Fault(ErrorCode(document["code"]), document["message"], tuple(document["details"]))
+
+
+def request_of(row: asyncpg.Record, outputs: tuple[Output, ...] = ()) -> Request:
+    """A request from any row with the columns of `load_requests`."""
+    return Request(
+        request_id=row["request_id"],
+        version=row["version"],
+        state=RequestState(row["state"]),
+        sequence=row["sequence"],
+        source=row["source"],
+        model=row["model"],
+        num_generations=row["num_generations"],
+        received_at=row["received_at"],
+        target_namespace=row["target_namespace"],
+        seed=None if row["seed"] is None else int(row["seed"]),
+        attempts=row["attempts"],
+        submitted_at=row["submitted_at"],
+        finished_at=row["finished_at"],
+        error=fault_of(row["error"]),
+        outputs=outputs,
+        metadata=None if row["metadata"] is None else row["metadata"].encode(),
+        correlation_id=row["correlation_id"],
+        reply_to=row["reply_to"],
+        traceparent=row["traceparent"],
+        tracestate=row["tracestate"],
+    )
+
+
+def requests_of(rows: Iterable[asyncpg.Record]) -> dict[str, Request]:
+    """Requests by id from rows that repeat a request for each of its outputs, in order."""
+    grouped: dict[str, list[asyncpg.Record]] = {}
+    for row in rows:
+        grouped.setdefault(row["request_id"], []).append(row)
+    return {request_id: request_of(group[0], _outputs_of(group)) for request_id, group in grouped.items()}
+
+
+def _outputs_of(rows: list[asyncpg.Record]) -> tuple[Output, ...]:
+    return tuple(
+        Output(
+            index=row["index"],
+            generation_id=row["generation_id"],
+            status=OutputStatus(row["status"]),
+            media_type=row["media_type"],
+            url=row["url"],
+            error=row["output_error"],
+        )
+        for row in rows
+        if row["generation_id"] is not None
+    )
+
+
+def claimed_of(row: asyncpg.Record, began: datetime, expires: float) -> Claimed:
+    """A claimed request with what the hub is to be sent: its input, and the seed if the service chose one."""
+    request = request_of(row)
+    parameters: dict[str, Any] = orjson.loads(row["input"])
+    if row["seed_chosen"]:
+        parameters["seed"] = request.seed
+    return Claimed(request, parameters, row["input_checked"], expires, began_at=began)
+
+
+def monotonic_in(seconds: float) -> float:
+    """A moment on this process's monotonic clock."""
+    return time.monotonic() + seconds
+
+
+def new_request_row(new: NewRequest, accepted: OutboxEvent) -> tuple[object, ...]:
+    """The arguments of `insert_requests` for one request, in order."""
+    request = new.request
+    return (
+        request.request_id,
+        request.source,
+        request.model,
+        orjson.dumps(new.input).decode(),
+        new.input_checked,
+        request.num_generations,
+        request.target_namespace,
+        new.content_hash,
+        request.seed,
+        new.seed_chosen,
+        new.priority,
+        new.deadline,
+        None if request.metadata is None else request.metadata.decode(),
+        request.correlation_id,
+        request.reply_to,
+        request.traceparent,
+        request.tracestate,
+        accepted.event_id,
+        accepted.body,
+    )
+
+
+def report_row(report: OutputReported) -> tuple[object, ...]:
+    """The arguments of `insert_orphans` for one report."""
+    return (report.generation_id, report.status.value, report.media_type, report.url, report.error)
+
+
+def report_of(row: asyncpg.Record) -> OutputReported:
+    """The reverse of `report_row`."""
+    return OutputReported(
+        row["generation_id"], OutputStatus(row["status"]), row["media_type"], row["url"], row["error"]
+    )
+
+
+def outbox_row_of(row: asyncpg.Record) -> OutboxRow:
+    """A stored event from a row of `due_events`."""
+    event = OutboxEvent(
+        event_id=row["event_id"],
+        request_id=row["request_id"],
+        sequence=row["sequence"],
+        routing_key=row["routing_key"],
+        type=row["type"],
+        body=row["body"],
+        terminal=row["terminal"],
+        correlation_id=row["correlation_id"],
+        reply_to=row["reply_to"],
+        traceparent=row["traceparent"],
+        tracestate=row["tracestate"],
+        stored=row["stored"],
+    )
+    return OutboxRow(row["row_id"], event, row["failures"])

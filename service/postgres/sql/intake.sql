@@ -1,0 +1,85 @@
+-- name: insert_requests
+-- Stores new requests with their first event; answers the ids that were new. A known id is left alone.
+with incoming as (
+    select *
+    from unnest(
+        $1::text[], $2::text[], $3::text[], $4::json[], $5::boolean[], $6::smallint[], $7::text[], $8::bytea[],
+        $9::numeric[], $10::boolean[], $11::smallint[], $12::timestamptz[], $13::json[], $14::text[], $15::text[],
+        $16::text[], $17::text[], $18::uuid[], $19::bytea[]
+    ) as i (
+        request_id, source, model, input, input_checked, num_generations, target_namespace, content_hash,
+        seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to,
+        traceparent, tracestate, event_id, event_body
+    )
+),
+inserted as (
+    insert into requests (
+        request_id, state, version, sequence, source, model, input, input_checked, num_generations, target_namespace,
+        content_hash, seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to, traceparent,
+        tracestate, received_at, next_attempt_at
+    )
+    select
+        request_id, 'accepted', 1, 1, source, model, input, input_checked, num_generations, target_namespace,
+        content_hash, seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to, traceparent,
+        tracestate, $20, $20
+    from incoming
+    on conflict (request_id) do nothing
+    returning request_id
+),
+announced as (
+    insert into outbox (
+        event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, traceparent,
+        tracestate, next_attempt_at
+    )
+    select
+        event_id, request_id, 1, true, false, 'generation.accepted', 'generation.accepted', event_body,
+        correlation_id, traceparent, tracestate, $20
+    from incoming join inserted using (request_id)
+)
+select request_id from inserted;
+
+-- name: repeat_requests
+-- The same requests again: reply addresses are replaced; of an ended one the terminal event goes out once more.
+-- Answers the ids whose content is the same; any other known id is a conflict.
+with incoming as (
+    select * from unnest($1::text[], $2::bytea[], $3::text[], $4::text[])
+        as i (request_id, content_hash, correlation_id, reply_to)
+),
+same as (
+    update requests r
+    set correlation_id = coalesce(i.correlation_id, r.correlation_id),
+        reply_to = coalesce(i.reply_to, r.reply_to),
+        version = r.version + 1
+    from incoming i
+    where r.request_id = i.request_id and r.content_hash = i.content_hash
+    returning r.request_id, r.correlation_id, r.reply_to, r.finished_at
+),
+again as (
+    insert into outbox (
+        event_id, request_id, sequence, stored, repeated, terminal, routing_key, type, body, correlation_id,
+        reply_to, traceparent, tracestate, next_attempt_at
+    )
+    select
+        o.event_id, o.request_id, o.sequence, true, true, true, o.routing_key, o.type, o.body, s.correlation_id,
+        s.reply_to, o.traceparent, o.tracestate, $5
+    from same s
+    join outbox o on o.request_id = s.request_id and o.terminal and o.stored and not o.repeated
+    where s.finished_at is not null
+)
+select request_id from same;
+
+-- name: known_requests
+-- Which of these ids are stored.
+select request_id from requests where request_id = any($1::text[]);
+
+-- name: insert_answers
+-- Events that belong to no stored request: rejections.
+insert into outbox (
+    event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, reply_to, traceparent,
+    tracestate, next_attempt_at
+)
+select event_id, request_id, 1, false, true, routing_key, type, body, correlation_id, reply_to, traceparent,
+    tracestate, $10
+from unnest(
+    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[]
+) as i (event_id, request_id, routing_key, type, body, correlation_id, reply_to, traceparent, tracestate);

@@ -1,0 +1,174 @@
+-- name: claim
+-- Takes up to $1 waiting requests for one replica: sources in turn, within a source by priority, then by age.
+-- The sources come from a loose index scan, so the cost follows the number of sources and not of requests.
+with recursive sources as (
+    (select source from requests where state = 'accepted' order by source limit 1)
+    union all
+    select (select r.source from requests r where r.state = 'accepted' and r.source > s.source
+            order by r.source limit 1)
+    from sources s
+    where s.source is not null
+),
+candidates as (
+    select c.request_id, c.turn, c.arrival
+    from sources s
+    cross join lateral (
+        select r.request_id, r.arrival, row_number() over (order by r.priority desc, r.arrival) as turn
+        from requests r
+        where r.state = 'accepted' and r.source = s.source and r.next_attempt_at <= $4
+        order by r.priority desc, r.arrival
+        limit $1
+    ) c
+    where s.source is not null
+    order by c.turn, c.arrival
+    limit $1
+),
+locked as (
+    select r.request_id
+    from requests r
+    join candidates c using (request_id)
+    where r.state = 'accepted'
+    order by c.turn, c.arrival
+    for update of r skip locked
+)
+update requests r
+set state = 'submitting',
+    version = r.version + 1,
+    attempts = r.attempts + 1,
+    attempted_at = $4,
+    claimed_by = $2,
+    claim_expires_at = clock_timestamp() + make_interval(secs => $3)
+from locked l
+where r.request_id = l.request_id and r.state = 'accepted'
+returning
+    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
+    r.reply_to, r.traceparent, r.tracestate, r.input, r.input_checked, r.seed_chosen;
+
+-- name: load_requests
+-- Requests with their outputs, a row for each output (one row with nulls where there is none yet).
+select
+    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
+    r.reply_to, r.traceparent, r.tracestate,
+    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error
+from requests r
+left join outputs o on o.request_id = r.request_id
+where r.request_id = any($1::text[])
+order by r.request_id, o.index;
+
+-- name: load_owners
+-- The requests that these generations belong to, with all of their outputs.
+select
+    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
+    r.reply_to, r.traceparent, r.tracestate,
+    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error
+from (select distinct request_id from outputs where generation_id = any($1::text[])) as owner
+join requests r on r.request_id = owner.request_id
+join outputs o on o.request_id = owner.request_id
+order by r.request_id, o.index;
+
+-- name: apply
+-- Writes decisions: requests whose version is still the one decided on, their outputs, their events. Answers the ids
+-- that were written; the others have changed meanwhile and are to be decided anew.
+with decided as (
+    select *
+    from unnest(
+        $1::text[], $2::integer[], $3::request_state[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
+        $7::json[], $8::timestamptz[]
+    ) as d (request_id, version, state, sequence, submitted_at, finished_at, error, retry_at)
+),
+updated as (
+    update requests r
+    set state = d.state,
+        version = r.version + 1,
+        sequence = d.sequence,
+        submitted_at = d.submitted_at,
+        finished_at = d.finished_at,
+        error = d.error,
+        next_attempt_at = coalesce(d.retry_at, r.next_attempt_at),
+        claimed_by = null,
+        claim_expires_at = null
+    from decided d
+    where r.request_id = d.request_id and r.version = d.version
+    returning r.request_id, r.target_namespace
+),
+reported as (
+    insert into outputs (
+        generation_id, request_id, index, status, namespace, media_type, url, error, stored_at, ended_at
+    )
+    select o.generation_id, o.request_id, o.index, o.status, u.target_namespace, o.media_type, o.url, o.error, $26::timestamptz,
+        case when o.status in ('queued', 'processing') then null else $26::timestamptz end
+    from unnest(
+        $9::text[], $10::text[], $11::smallint[], $12::output_status[], $13::text[], $14::text[], $15::text[]
+    ) as o (generation_id, request_id, index, status, media_type, url, error)
+    join updated u on u.request_id = o.request_id
+    on conflict (generation_id) do update
+    set status = excluded.status,
+        media_type = excluded.media_type,
+        url = excluded.url,
+        error = excluded.error,
+        ended_at = excluded.ended_at
+    where outputs.request_id = excluded.request_id and outputs.status in ('queued', 'processing')
+),
+announced as (
+    insert into outbox (
+        event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, reply_to,
+        traceparent, tracestate, next_attempt_at
+    )
+    select e.event_id, e.request_id, e.sequence, true, e.terminal, e.type, e.type, e.body, e.correlation_id,
+        e.reply_to, e.traceparent, e.tracestate, $26::timestamptz
+    from unnest(
+        $16::uuid[], $17::text[], $18::integer[], $19::boolean[], $20::text[], $21::bytea[], $22::text[], $23::text[],
+        $24::text[], $25::text[]
+    ) as e (
+        event_id, request_id, sequence, terminal, type, body, correlation_id, reply_to, traceparent, tracestate
+    )
+    join updated u on u.request_id = e.request_id
+)
+select request_id from updated;
+
+-- name: expired_claims
+-- Requests whose submitter has not said how its POST ended, and whose claim is over.
+select request_id from requests
+where state = 'submitting' and claim_expires_at <= coalesce($1::timestamptz, clock_timestamp())
+order by claim_expires_at
+limit $2;
+
+-- name: insert_orphans
+-- Ends of generations that nobody here has (yet): kept until their ids are stored, or until they are old.
+insert into orphan_events (generation_id, status, media_type, url, error, received_at)
+select generation_id, status, media_type, url, error, $6
+from unnest($1::text[], $2::output_status[], $3::text[], $4::text[], $5::text[])
+    as i (generation_id, status, media_type, url, error)
+on conflict (generation_id) do nothing;
+
+-- name: heard_of
+-- What the stream already said of these generations, and since when it is open (one row with nulls at the least).
+select l.stream_opened_at, e.generation_id, e.status, e.media_type, e.url, e.error
+from (select max(stream_opened_at) as stream_opened_at from leadership where lane = $2) as l
+left join orphan_events e on e.generation_id = any($1::text[]);
+
+-- name: matched_orphans
+-- Orphans whose generation has been stored meanwhile: the interleaving in which both transactions miss each other.
+select e.generation_id, e.status, e.media_type, e.url, e.error
+from orphan_events e
+join outputs o on o.generation_id = e.generation_id
+where o.status in ('queued', 'processing')
+limit $1;
+
+-- name: in_flight
+-- Every generation that the hub has not ended for us, stored before $1.
+select generation_id, namespace from outputs where status in ('queued', 'processing') and stored_at < $1;
+
+-- name: count_by_state
+-- How many requests wait, and for what; ended ones are not counted.
+select state::text, count(*) from requests where finished_at is null group by state;
+
+-- name: pending
+-- What a replica should wake up for: requests to claim, events to publish, claims that ran out.
+select
+    exists (select from requests where state = 'accepted' and next_attempt_at <= $1) as requests,
+    exists (select from outbox where published_at is null and next_attempt_at <= $1) as events,
+    exists (select from requests where state = 'submitting' and claim_expires_at <= clock_timestamp()) as claims;

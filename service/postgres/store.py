@@ -1,0 +1,166 @@
+"""Requests in Postgres: what intake stores, what the submitter claims, what decisions change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import starmap
+
+from service.domain.facts import OutputReported
+from service.domain.lifecycle import Decision
+from service.domain.messages import NewRequest, OutboxEvent, Repeat
+from service.domain.states import Claimed, Request
+from service.postgres import rows
+from service.postgres.database import Database
+
+
+class RequestStore:
+    """The state of every request. Each method is one statement and one commit."""
+
+    def __init__(self, database: Database, lane: str = "default") -> None:
+        self._database = database
+        self._lane = lane
+
+    # -- intake ---------------------------------------------------------------------------------------------------
+
+    async def insert(self, new: Sequence[tuple[NewRequest, OutboxEvent]], now: datetime) -> set[str]:
+        """Stores new requests, each with its `generation.accepted`; answers the ids that were not known before."""
+        found = await self._database.fetch(
+            "insert_requests", *rows.columns(starmap(rows.new_request_row, new), 19), now
+        )
+        return {row["request_id"] for row in found}
+
+    async def repeat(self, repeats: Sequence[Repeat], now: datetime) -> set[str]:
+        """Replaces reply addresses; an ended request sends its terminal event again. Answers the ids whose content
+        is the stored one."""
+        turned = [(item.request_id, item.content_hash, item.correlation_id, item.reply_to) for item in repeats]
+        found = await self._database.fetch("repeat_requests", *rows.columns(turned, 4), now)
+        return {row["request_id"] for row in found}
+
+    async def known(self, request_ids: Sequence[str]) -> set[str]:
+        """Which of these ids are stored."""
+        found = await self._database.fetch("known_requests", list(request_ids))
+        return {row["request_id"] for row in found}
+
+    async def insert_answers(self, events: Sequence[OutboxEvent], now: datetime) -> None:
+        """Stores rejections, which belong to no request."""
+        turned = [
+            (
+                event.event_id,
+                event.request_id,
+                event.routing_key,
+                event.type,
+                event.body,
+                event.correlation_id,
+                event.reply_to,
+                event.traceparent,
+                event.tracestate,
+            )
+            for event in events
+        ]
+        await self._database.fetch("insert_answers", *rows.columns(turned, 9), now)
+
+    # -- submitting -----------------------------------------------------------------------------------------------
+
+    async def claim(self, limit: int, holder: str, lease_s: float, now: datetime) -> list[Claimed]:
+        """Takes up to `limit` waiting requests for `lease_s` seconds, counted from before the question."""
+        expires = rows.monotonic_in(lease_s)
+        found = await self._database.fetch("claim", limit, holder, lease_s, now)
+        return [rows.claimed_of(row, now, expires) for row in found]
+
+    async def expired_claims(self, limit: int, now: datetime | None = None) -> list[str]:
+        """Requests whose claim ran out without a word; `now` only to move time in tests."""
+        found = await self._database.fetch("expired_claims", now, limit)
+        return [row["request_id"] for row in found]
+
+    # -- decisions ------------------------------------------------------------------------------------------------
+
+    async def load(self, request_ids: Sequence[str]) -> dict[str, Request]:
+        """Requests with their outputs, by id; unknown ids are left out."""
+        return rows.requests_of(await self._database.fetch("load_requests", list(request_ids)))
+
+    async def load_owners(self, generation_ids: Sequence[str]) -> dict[str, Request]:
+        """The requests that these generations belong to, by request id; generations of others are left out."""
+        return rows.requests_of(await self._database.fetch("load_owners", list(generation_ids)))
+
+    async def apply(self, decisions: Sequence[tuple[Decision, Sequence[OutboxEvent]]], now: datetime) -> set[str]:
+        """Writes decisions with their events; answers the ids whose version was still the one decided on."""
+        requests = [
+            (
+                decision.after.request_id,
+                decision.before.version,
+                decision.after.state.value,
+                decision.after.sequence,
+                decision.after.submitted_at,
+                decision.after.finished_at,
+                rows.fault_json(decision.after.error),
+                decision.retry_at,
+            )
+            for decision, _ in decisions
+        ]
+        outputs = [
+            (
+                output.generation_id,
+                decision.after.request_id,
+                output.index,
+                output.status.value,
+                output.media_type,
+                output.url,
+                output.error,
+            )
+            for decision, _ in decisions
+            for output in decision.outputs
+        ]
+        events = [
+            (
+                event.event_id,
+                event.request_id,
+                event.sequence,
+                event.terminal,
+                event.type,
+                event.body,
+                event.correlation_id,
+                event.reply_to,
+                event.traceparent,
+                event.tracestate,
+            )
+            for _, emitted in decisions
+            for event in emitted
+        ]
+        found = await self._database.fetch(
+            "apply", *rows.columns(requests, 8), *rows.columns(outputs, 7), *rows.columns(events, 10), now
+        )
+        return {row["request_id"] for row in found}
+
+    # -- orphans and gaps -----------------------------------------------------------------------------------------
+
+    async def insert_orphans(self, reports: Sequence[OutputReported], now: datetime) -> None:
+        """Keeps ends of generations that are not (yet) known here."""
+        await self._database.fetch("insert_orphans", *rows.columns(map(rows.report_row, reports), 5), now)
+
+    async def heard_of(self, generation_ids: Sequence[str]) -> tuple[datetime | None, list[OutputReported]]:
+        """Since when the stream is open, and what it said of these generations before they were stored."""
+        found = await self._database.fetch("heard_of", list(generation_ids), self._lane)
+        return found[0]["stream_opened_at"], [rows.report_of(row) for row in found if row["generation_id"]]
+
+    async def matched_orphans(self, limit: int) -> list[OutputReported]:
+        """Orphans whose generation is stored and not ended."""
+        return [rows.report_of(row) for row in await self._database.fetch("matched_orphans", limit)]
+
+    async def in_flight(self, stored_before: datetime) -> list[tuple[str, str | None]]:
+        """(generation id, namespace) of all that the hub has not ended for us."""
+        found = await self._database.fetch("in_flight", stored_before)
+        return [(row["generation_id"], row["namespace"]) for row in found]
+
+    async def pending(self, now: datetime) -> tuple[bool, bool, bool]:
+        """Whether there are requests to claim, events to publish, claims that ran out."""
+        found = await self._database.fetch("pending", now)
+        return found[0]["requests"], found[0]["events"], found[0]["claims"]
+
+    async def count_by_state(self) -> dict[str, int]:
+        """How many requests wait, by state."""
+        return {row["state"]: row["count"] for row in await self._database.fetch("count_by_state")}
+
+    async def delete_old(self, statement: str, before: datetime, limit: int) -> None:
+        """One bounded step of a janitor's statement (`janitor.sql`)."""
+        await self._database.fetch(statement, before, limit)
