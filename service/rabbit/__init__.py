@@ -1,0 +1,1 @@
+"""The RabbitMQ adapter: topology, one connection to consume, another to publish."""

@@ -1,0 +1,179 @@
+"""Consumes one queue: deliveries go to `receive`, acknowledgements come back in batches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+
+from service.domain.errors import BrokerUnavailableError, ConfigurationError
+from service.domain.messages import ANONYMOUS_SOURCE, Message
+from service.domain.retry import Backoff
+from service.rabbit.connection import Link, translated
+from service.rabbit.topology import declare
+from service.wire.requests import TRACEPARENT, TRACESTATE, readable_trace
+
+log = structlog.get_logger(__name__)
+TEXTS = ("content_type", "message_id", "correlation_id", "reply_to", "user_id", "app_id")
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One channel's life: the tags that wait for their acknowledgement, in order. It dies with the connection."""
+
+    channel: Channel
+    outstanding: dict[int, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RabbitDelivery:
+    """A message with the session in which it may be acknowledged."""
+
+    message: Message
+    tag: int
+    session: Session
+
+
+class Consumer:
+    """Stays connected, declares the topology, consumes. `receive` is called for each delivery and must not wait."""
+
+    name = "consumer"
+
+    def __init__(self, url: str, queue: str, *, prefetch: int = 1000) -> None:
+        self._url = url
+        self._queue = queue
+        self._prefetch = prefetch
+        self._receive: Callable[[RabbitDelivery], None] | None = None
+        self._link: Link | None = None
+        self._session: Session | None = None
+        self._consumer_tag: str | None = None
+        self._stopping = False
+        self._acknowledgements: set[asyncio.Task[None]] = set()
+
+    def deliver_to(self, receive: Callable[[RabbitDelivery], None]) -> None:
+        """Says who takes the deliveries; before `run`."""
+        self._receive = receive
+
+    @property
+    def consuming(self) -> bool:
+        """Whether messages can arrive now."""
+        return self._consumer_tag is not None and self._link is not None and not self._link.lost.is_set()
+
+    async def run(self) -> None:
+        """Connects and consumes, again and again, until cancelled."""
+        backoff, failures = Backoff(first=0.2, limit=10), 0
+        while True:
+            try:
+                await self._consume()
+                failures = 0
+                log.warning("consumer.lost", queue=self._queue)
+            except (BrokerUnavailableError, ConfigurationError) as error:
+                failures += 1
+                log.warning("consumer.not_connected", queue=self._queue, reason=str(error), failures=failures)
+            if self._stopping:
+                await asyncio.Event().wait()  # what was delivered comes again, to another replica
+            await asyncio.sleep(backoff.jittered(max(failures, 1)))
+
+    async def drain(self) -> None:
+        """Asks for no more messages; those delivered are still to be acknowledged."""
+        self._stopping = True
+        session, tag = self._session, self._consumer_tag
+        self._consumer_tag = None
+        if session is None or tag is None:
+            return
+        try:
+            with translated("ending the consumer"):
+                await session.channel.basic_cancel(tag, timeout=5)
+        except BrokerUnavailableError as error:
+            log.warning("consumer.not_ended", reason=str(error))
+
+    def acknowledge(self, deliveries: Sequence[object]) -> None:
+        """Acknowledges, with one frame where no older delivery still waits. A lost session's are left."""
+        session = self._session
+        ours = (delivery for delivery in deliveries if isinstance(delivery, RabbitDelivery))
+        tags = sorted(delivery.tag for delivery in ours if delivery.session is session)
+        if session is None or not tags:
+            return
+        for tag in tags:
+            session.outstanding.pop(tag, None)
+        oldest = next(iter(session.outstanding), None)
+        together = [tag for tag in tags if oldest is None or tag < oldest]
+        frames = [(together[-1], True)] if together else []
+        frames += [(tag, False) for tag in tags[len(together) :]]
+        for tag, multiple in frames:
+            task = asyncio.create_task(self._acknowledge(session, tag, multiple=multiple))
+            self._acknowledgements.add(task)
+            task.add_done_callback(self._acknowledgements.discard)
+
+    async def settle(self) -> None:
+        """Waits until every acknowledgement has been written to the connection."""
+        if self._acknowledgements:
+            await asyncio.wait(self._acknowledgements)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._link is not None:
+            await self._link.close()
+
+    async def _acknowledge(self, session: Session, tag: int, *, multiple: bool) -> None:
+        try:
+            with translated("acknowledging"):
+                await session.channel.basic_ack(tag, multiple=multiple)
+        except BrokerUnavailableError as error:
+            log.info("acknowledgement.lost", reason=str(error))  # it comes again, and is known then
+
+    async def _consume(self) -> None:
+        """One connection, from its opening to its loss."""
+        self._link = link = await Link.open(self._url, "consumer")
+        try:
+            setup = await link.channel(confirms=False)
+            with translated("declaring the topology"):
+                await declare(setup)
+            channel = await link.channel(confirms=False)
+            self._session = session = Session(channel)
+            with translated("beginning to consume"):
+                await channel.basic_qos(prefetch_count=self._prefetch, timeout=10)
+                answer = await channel.basic_consume(self._queue, lambda m: self._on_message(session, m), timeout=10)
+            self._consumer_tag = answer.consumer_tag
+            log.info("consumer.started", queue=self._queue, prefetch=self._prefetch)
+            await link.lost.wait()
+        finally:
+            self._session = self._consumer_tag = None
+            await link.close()
+
+    async def _on_message(self, session: Session, delivered: DeliveredMessage) -> None:
+        tag = delivered.delivery_tag
+        if tag is None or self._receive is None or self._stopping:
+            return  # unacknowledged: it goes back when the connection is closed
+        session.outstanding[tag] = None
+        self._receive(RabbitDelivery(read_message_of(delivered), tag, session))
+
+
+def read_message_of(delivered: DeliveredMessage) -> Message:
+    """A delivery as a domain value; properties that are not storable text are named instead of passed on."""
+    properties = delivered.header.properties
+    texts: dict[str, str | None] = {}
+    unreadable = []
+    for name in TEXTS:
+        value = getattr(properties, name, None)
+        if value is None or (isinstance(value, str) and "\x00" not in value):
+            texts[name] = value or None
+        else:
+            texts[name] = None
+            unreadable.append(name)
+    headers = properties.headers or {}
+    return Message(
+        body=bytes(delivered.body),
+        content_type=texts["content_type"],
+        message_id=texts["message_id"],
+        correlation_id=texts["correlation_id"],
+        reply_to=texts["reply_to"],
+        source=texts["user_id"] or texts["app_id"] or ANONYMOUS_SOURCE,
+        traceparent=readable_trace(TRACEPARENT, headers.get("traceparent")),
+        tracestate=readable_trace(TRACESTATE, headers.get("tracestate")),
+        unreadable=tuple(unreadable),
+    )

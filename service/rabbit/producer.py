@@ -1,0 +1,111 @@
+"""A producer as any other team would write one: sends requests, hears the events. The command line uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import aiormq
+import orjson
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+
+from service.domain.errors import BrokerUnavailableError, UnroutableError
+from service.rabbit.connection import Link, translated
+from service.rabbit.topology import COMMANDS, EVENTS, REQUEST_KEY
+
+CONFIRM_TIMEOUT_S = 10.0
+
+
+class Producer:
+    """One connection: an async context manager. What it hears is what happens from its opening on."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._link: Link | None = None
+        self._sending: Channel | None = None
+        self._inbox = ""
+
+    async def __aenter__(self) -> Self:
+        self._link = link = await Link.open(self._url, "producer")
+        try:
+            self._sending = await link.channel(confirms=True)
+        except BaseException:
+            await link.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._link is not None:
+            await self._link.close()
+
+    async def listen(self) -> None:
+        """Begins to hear all events, and replies, in a queue that goes with the connection."""
+        if self._link is None:
+            raise BrokerUnavailableError("RabbitMQ is not connected.")
+        channel = await self._link.channel(confirms=False)
+        try:
+            with translated("listening for events"):
+                declared = await channel.queue_declare("", exclusive=True, auto_delete=True, timeout=10)
+                self._inbox = str(declared.queue)
+                await channel.queue_bind(self._inbox, EVENTS, routing_key="#", timeout=10)
+                await channel.basic_consume(self._inbox, self._on_event, no_ack=True, timeout=10)
+        except BrokerUnavailableError as error:
+            raise BrokerUnavailableError(
+                f"{error} Has `drover serve` or `drover topology` run on this broker?"
+            ) from error
+
+    async def send(self, request: Mapping[str, object]) -> None:
+        """Publishes a request and waits for the confirm. UnroutableError when no service declared the queue."""
+        if self._sending is None:
+            raise BrokerUnavailableError("RabbitMQ is not connected.")
+        properties = aiormq.spec.Basic.Properties(
+            delivery_mode=2,
+            content_type="application/json",
+            message_id=str(request["request_id"]),
+            app_id="drover-cli",
+            reply_to=self._inbox or None,
+        )
+        try:
+            with translated("sending the request"):
+                await self._sending.basic_publish(
+                    orjson.dumps(request),
+                    exchange=COMMANDS,
+                    routing_key=REQUEST_KEY,
+                    properties=properties,
+                    mandatory=True,
+                    timeout=CONFIRM_TIMEOUT_S,
+                )
+        except aiormq.exceptions.DeliveryError as error:
+            raise UnroutableError("No queue takes requests on this broker; run `drover topology` first.") from error
+
+    async def events(self, request_id: str) -> AsyncIterator[dict[str, Any]]:
+        """The events of one request in their order, each once, up to the terminal one. BrokerUnavailableError."""
+        seen: set[str] = set()
+        while True:
+            event = await self._next()
+            if event.get("subject") != request_id or event["id"] in seen:
+                continue
+            seen.add(event["id"])
+            yield event
+            if not event["type"].endswith((".accepted.v1", ".submitted.v1", ".output.v1")):
+                return
+
+    async def _next(self) -> dict[str, Any]:
+        assert self._link is not None  # noqa: S101 - `listen` has made it
+        getting = asyncio.ensure_future(self._heard.get())
+        losing = asyncio.ensure_future(self._link.lost.wait())
+        await asyncio.wait((getting, losing), return_when=asyncio.FIRST_COMPLETED)
+        losing.cancel()
+        if not getting.done():
+            getting.cancel()
+            raise BrokerUnavailableError("The connection to RabbitMQ was lost while waiting for events.")
+        return getting.result()
+
+    async def _on_event(self, delivered: DeliveredMessage) -> None:
+        self._heard.put_nowait(orjson.loads(delivered.body))

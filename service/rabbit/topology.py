@@ -1,0 +1,99 @@
+"""Exchanges, queues and bindings as data, declared idempotently. Arguments are part of the contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import aiormq
+from aiormq.abc import AbstractChannel
+
+from service.domain.errors import ConfigurationError
+from service.domain.states import EventName
+
+COMMANDS, EVENTS, UNROUTED, DEAD = "generation.commands", "generation.events", "generation.unrouted", "generation.dead"
+REQUESTS, CANCELS = "generation.requests", "generation.cancels"
+REQUEST_KEY, CANCEL_KEY = "generation.request", "generation.cancel"
+DAY_MS = 24 * 3600 * 1000
+NO_LIMIT = 1_000_000  # RabbitMQ 4 drops after 20 deliveries where no limit is set
+
+Arguments = dict[str, str | int]
+WORK: Arguments = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": 20,
+    "x-dead-letter-exchange": DEAD,
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    kind: str
+    arguments: Arguments = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue with its bindings: (exchange, routing key)."""
+
+    name: str
+    arguments: Arguments
+    bindings: tuple[tuple[str, str], ...]
+
+
+EXCHANGES = (
+    Exchange(DEAD, "fanout"),
+    Exchange(UNROUTED, "topic"),
+    Exchange(COMMANDS, "topic"),
+    Exchange(EVENTS, "topic", {"alternate-exchange": UNROUTED}),
+)
+QUEUES = (
+    Queue(DEAD, {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT}, ((DEAD, ""),)),
+    Queue(
+        UNROUTED,
+        {
+            "x-queue-type": "quorum",
+            "x-message-ttl": 7 * DAY_MS,
+            "x-max-length": 100_000,
+            "x-overflow": "drop-head",
+            "x-delivery-limit": NO_LIMIT,
+        },
+        tuple((UNROUTED, name.value) for name in EventName if name.terminal),
+    ),
+    Queue(REQUESTS, WORK, ((COMMANDS, REQUEST_KEY),)),
+    Queue(CANCELS, WORK, ((COMMANDS, CANCEL_KEY),)),
+)
+OWN_QUEUES = frozenset(queue.name for queue in QUEUES)
+
+
+async def declare(channel: AbstractChannel, timeout_s: float = 30.0) -> None:
+    """Declares everything. ConfigurationError when something is there with other arguments, or may not be declared."""
+    thing = ""
+    try:
+        for exchange in EXCHANGES:
+            thing = f"exchange {exchange.name}"
+            await channel.exchange_declare(
+                exchange.name,
+                exchange_type=exchange.kind,
+                durable=True,
+                arguments=dict(exchange.arguments),
+                timeout=timeout_s,
+            )
+        for queue in QUEUES:
+            thing = f"queue {queue.name}"
+            await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=timeout_s)
+            for source, key in queue.bindings:
+                await channel.queue_bind(queue.name, source, routing_key=key, timeout=timeout_s)
+    except aiormq.exceptions.ChannelPreconditionFailed as error:
+        raise ConfigurationError(
+            f"The {thing} is there with other arguments than drover's ({error}); delete it (when it is empty) and run "
+            "`drover topology` again."
+        ) from error
+    except aiormq.exceptions.ChannelAccessRefused as error:
+        raise ConfigurationError(
+            f"The broker does not let this user declare the {thing} ({error}); grant it configure, write and read on "
+            "`generation.*`, or run `drover topology` as a user who may."
+        ) from error
