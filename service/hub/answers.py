@@ -1,0 +1,197 @@
+"""The hub's answers, read tolerantly and judged strictly. Pure: bytes in, domain values out.
+
+Shapes and their variants: the hub's API reference (async queue, events, errors) and what has been seen in the wild.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeGuard
+
+import orjson
+
+from service.domain.errors import ErrorCode
+from service.domain.facts import (
+    HubAccepted,
+    HubRefused,
+    NotSent,
+    OutcomeUnknown,
+    OutputReported,
+    SubmitOutcome,
+)
+from service.domain.states import Fault, OutputStatus
+from service.domain.upstream import Listing, ModelDescription
+
+REFUSALS = (400, 404, 415, 422)
+HELD = (401, 402, 403)
+HOLD_S = 15.0
+MAX_ID_CHARS = 200
+MAX_RETRY_AFTER_S = 3600.0
+URL_PATHS = (("result_url",), ("url",), ("videos", 0, "url"), ("video", "url"), ("images", 0, "url"), ("result", "url"))
+
+
+def read_json(body: bytes) -> object:
+    """The document, or None for a body that is not JSON (a proxy's page)."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def read_error(document: object) -> tuple[str | None, str] | None:
+    """(type, text) of either of the hub's two error shapes; None when it is neither."""
+    error = document.get("error") if isinstance(document, Mapping) else None
+    if not isinstance(error, Mapping):
+        return None
+    kind = error.get("type")
+    told = [error[key] for key in ("title", "detail", "message") if isinstance(error.get(key), str) and error[key]]
+    text = ": ".join(dict.fromkeys(told)) or (kind if isinstance(kind, str) else "")
+    if not text:
+        return None
+    return (kind if isinstance(kind, str) else None), text
+
+
+def read_submit(status: int, body: bytes, retry_after: str | None, now: datetime) -> SubmitOutcome:
+    """What the answer to the POST means. Whatever is not surely a refusal or an acceptance is unknown."""
+    if status == 429:
+        return NotSent("the hub asks for fewer requests (429)", now + _retry_after(retry_after, now))
+    document = read_json(body)
+    error = read_error(document)
+    if status in HELD:
+        return _held(status, now)
+    if status in REFUSALS:
+        if error is not None:
+            return _refused(error)
+        if status == 404:  # not in the hub's shape: somebody else answers at this address
+            return _held(status, now)
+    if 200 <= status < 300:
+        ids = _generation_ids(document)
+        if ids:
+            return HubAccepted(ids)
+        if error is not None:
+            return _held(401, now) if error[0] == "unauthenticated" else _refused(error)
+        return OutcomeUnknown(f"the hub answered {status} without generation ids")
+    return OutcomeUnknown(f"the hub answered {status}")
+
+
+def _generation_ids(document: object) -> tuple[str, ...]:
+    listed = document.get("generations") if isinstance(document, Mapping) else None
+    if not isinstance(listed, list):
+        return ()
+    ids = (item.get("generation_id") for item in listed if isinstance(item, Mapping))
+    return tuple(item for item in ids if _usable_id(item))
+
+
+def _usable_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS and "\x00" not in value
+
+
+def _refused(error: tuple[str | None, str]) -> HubRefused:
+    kind, text = error
+    details = ({"type": kind},) if kind else ()
+    return HubRefused(Fault(ErrorCode.UPSTREAM_REJECTED, f"The hub refused the request: {text}", details))
+
+
+def _held(status: int, now: datetime) -> NotSent:
+    """Not the request's fault: it waits until somebody has mended the key, the account or the address."""
+    remedy = {
+        401: "the hub does not take the key; check OXEN_API_KEY",
+        402: "the account at the hub has no credits; top it up",
+        403: "the key may not do this at the hub; check OXEN_API_KEY and the namespace",
+        404: "what answers at OXEN_BASE_URL is not the hub; check the address",
+    }[status]
+    return NotSent(f"{remedy} ({status})", now + timedelta(seconds=HOLD_S))
+
+
+def _retry_after(value: str | None, now: datetime) -> timedelta:
+    """Retry-After as seconds or as a date (RFC 9110, section 10.2.3); one second when there is none."""
+    seconds = 1.0
+    if value is not None:
+        try:
+            seconds = float(int(value))
+        except ValueError:
+            try:
+                seconds = (parsedate_to_datetime(value).astimezone(UTC) - now).total_seconds()
+            except ValueError:
+                seconds = 1.0
+    return timedelta(seconds=min(max(seconds, 0.0), MAX_RETRY_AFTER_S))
+
+
+def read_generation(document: object) -> OutputReported | None:
+    """One generation, from a GET, a list or an event; None when it has no id or no status that is known."""
+    if not isinstance(document, Mapping):
+        return None
+    generation_id = document.get("generation_id")
+    try:
+        status = OutputStatus(str(document.get("status")))
+    except ValueError:
+        return None
+    if not _usable_id(generation_id):
+        return None
+    return OutputReported(
+        generation_id=generation_id,
+        status=status,
+        media_type=_text(document.get("media_type")),
+        url=_url(document) if status is OutputStatus.SUCCEEDED else None,
+        error=_error_text(document) if status.ended and status is not OutputStatus.SUCCEEDED else None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value.replace("\x00", "") if isinstance(value, str) else None
+
+
+def _url(document: Mapping[str, Any]) -> str | None:
+    for path in URL_PATHS:
+        found: Any = document
+        for part in path:
+            try:
+                found = found[part]
+            except (KeyError, IndexError, TypeError):
+                found = None
+                break
+        if isinstance(found, str) and found:
+            return _text(found)
+    return None
+
+
+def _error_text(document: Mapping[str, Any]) -> str | None:
+    for key in ("error_message", "error"):
+        told = document.get(key)
+        if isinstance(told, str) and told:
+            return _text(told)
+        if isinstance(told, Mapping) and (error := read_error({"error": told})) is not None:
+            return _text(error[1])
+    return None
+
+
+def read_listing(body: bytes) -> Listing | None:
+    """A list of generations; None when it is not one."""
+    document = read_json(body)
+    listed = document.get("generations") if isinstance(document, Mapping) else None
+    if not isinstance(document, Mapping) or not isinstance(listed, list):
+        return None
+    ids = frozenset(
+        item["generation_id"]
+        for item in listed
+        if isinstance(item, Mapping) and isinstance(item.get("generation_id"), str)
+    )
+    count = document.get("count")
+    complete = not isinstance(count, int) or count <= len(listed)
+    return Listing(ids, complete and read_error(document) is None)
+
+
+def read_model(document: object, model: str) -> ModelDescription | None:
+    """A model object; None when it is none. The schema goes by two names."""
+    if not isinstance(document, Mapping) or not isinstance(document.get("id"), str):
+        return None
+    schema = document.get("json_request_schema") or document.get("request_schema")
+    capabilities = document.get("capabilities")
+    outputs = capabilities.get("output") if isinstance(capabilities, Mapping) else None
+    return ModelDescription(
+        model,
+        tuple(item for item in outputs if isinstance(item, str)) if isinstance(outputs, list) else (),
+        schema if isinstance(schema, Mapping) else None,
+    )

@@ -1,0 +1,143 @@
+"""Calls to the hub over aiohttp. The paid POST is made once, never redirected, and every outcome is classified."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import timedelta
+from urllib.parse import quote
+
+import aiohttp
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import HubRefusedKeyError, HubUnavailableError
+from service.domain.facts import NotSent, OutcomeUnknown, OutputReported, SubmitOutcome
+from service.domain.states import Request
+from service.domain.upstream import Listing, ModelDescription
+from service.hub.answers import (
+    HELD,
+    read_error,
+    read_generation,
+    read_json,
+    read_listing,
+    read_model,
+    read_submit,
+)
+from service.wire.json import dumps
+
+log = structlog.get_logger(__name__)
+CONNECT_TIMEOUT_S = 5.0
+IDLE_REUSE_S = 4.0  # a connection that idled longer may be one that the hub is about to close
+READ_TIMEOUT_S = 30.0
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_LIST_BYTES = 512 * 1024 * 1024
+
+
+class HubClient:
+    """One session for everything but the stream. Opened and closed by the composition root."""
+
+    def __init__(self, base_url: str, api_key: str, *, connections: int, submit_timeout_s: float) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "drover"}
+        self._connections = connections
+        self._submit_timeout = aiohttp.ClientTimeout(total=submit_timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        self._submit_timeout_s = submit_timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        """Makes the session; connects nowhere yet."""
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=self._connections + 16, keepalive_timeout=IDLE_REUSE_S),
+            timeout=aiohttp.ClientTimeout(total=READ_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
+            auto_decompress=True,
+        )
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise HubUnavailableError("The hub's client is not open.")
+        return self._session
+
+    async def submit(self, request: Request, parameters: Mapping[str, object]) -> SubmitOutcome:
+        """One POST. Connection errors before anything was written are `NotSent`; all later ones are unknown."""
+        body: dict[str, object] = {**parameters, "model": request.model}
+        if request.num_generations != 1:
+            body["num_generations"] = request.num_generations
+        if request.target_namespace is not None:
+            body["target_namespace"] = request.target_namespace
+        try:
+            async with self._opened().post(
+                f"{self._base_url}/api/ai/queue",
+                data=dumps(body),
+                headers={"Content-Type": "application/json"},
+                timeout=self._submit_timeout,
+                allow_redirects=False,
+            ) as response:
+                answer = await _read(response, MAX_ANSWER_BYTES)
+                return read_submit(response.status, answer, response.headers.get("Retry-After"), utc_now())
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return NotSent(f"the hub could not be reached: {_told(error)}", utc_now() + timedelta(seconds=1))
+        except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
+            cut = f"the POST was cut off after {self._submit_timeout_s} s" if isinstance(error, TimeoutError) else None
+            return OutcomeUnknown(cut or f"the POST failed underway: {_told(error)}")
+
+    async def active(self, namespace: str | None) -> Listing:
+        """One list of the active generations of a namespace (None: the key's own)."""
+        status, body = await self._get("/api/ai/queue", {} if namespace is None else {"namespace": namespace})
+        listing = read_listing(body) if status == 200 else None
+        if listing is None:
+            raise HubUnavailableError(f"The hub's list of generations was not readable (status {status}).")
+        return listing
+
+    async def generation(self, generation_id: str) -> OutputReported | None:
+        """One generation; None when the hub says that it does not know it."""
+        status, body = await self._get(f"/api/ai/queue/{quote(generation_id, safe='')}", {})
+        document = read_json(body)
+        if status == 404 and read_error(document) is not None:
+            return None
+        report = read_generation(document) if status == 200 else None
+        if report is None:
+            raise HubUnavailableError(f"The hub's answer about a generation was not readable (status {status}).")
+        return report
+
+    async def model(self, model: str) -> ModelDescription | None:
+        """One model with its parameter schema; None when the hub says that there is none."""
+        status, body = await self._get(f"/api/ai/models/{quote(model, safe='')}", {})
+        document = read_json(body)
+        if status == 404 and read_error(document) is not None:
+            return None
+        described = read_model(document, model) if status == 200 else None
+        if described is None:
+            raise HubUnavailableError(f"The hub's answer about a model was not readable (status {status}).")
+        return described
+
+    async def _get(self, path: str, query: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and body. aiohttp repeats a GET whose kept-alive connection was closed under it; that is harmless."""
+        try:
+            async with self._opened().get(self._base_url + path, params=query, allow_redirects=False) as response:
+                if response.status in HELD:
+                    raise HubRefusedKeyError(f"The hub answers {response.status}; check OXEN_API_KEY.")
+                return response.status, await _read(response, MAX_LIST_BYTES)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise HubUnavailableError(f"The hub could not be asked ({path}): {_told(error)}") from error
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body, cut off behind `limit` bytes: what is longer than any real answer is then no JSON either."""
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            break
+    return b"".join(chunks)
+
+
+def _told(error: BaseException) -> str:
+    return str(error) or type(error).__name__
