@@ -1,0 +1,90 @@
+"""Components and their lives: started together, restarted when they break, stopped in order.
+
+A component's `run` never returns by itself: one that does has failed as surely as one that raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from service.domain.retry import Backoff
+
+log = structlog.get_logger(__name__)
+STEADY_S = 60.0  # a component that ran this long has recovered
+
+
+class Component(Protocol):
+    """A long-running part of the service."""
+
+    @property
+    def name(self) -> str:
+        """The noun that logs and metrics use."""
+        ...
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        ...
+
+    async def drain(self) -> None:
+        """Takes nothing new and finishes what is held; called while `run` still runs."""
+        ...
+
+
+class Supervisor:
+    """Runs components; `stop` drains them in the order in which they were given, then ends them all."""
+
+    def __init__(self, components: Sequence[Component], *, restart: Backoff | None = None) -> None:
+        self._components = components
+        self._restart = restart or Backoff(first=0.2, limit=30)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.failures: dict[str, int] = {}  # of each component, in a row
+
+    def start(self) -> None:
+        """Begins to run every component."""
+        for component in self._components:
+            self._tasks[component.name] = asyncio.create_task(self._keep_running(component), name=component.name)
+
+    async def stop(self, grace_s: float) -> None:
+        """Drains in order, all within `grace_s` seconds; what is not done by then is cut off and named."""
+        deadline = time.monotonic() + grace_s
+        for component in self._components:
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                async with asyncio.timeout(left):
+                    await component.drain()
+            except TimeoutError:
+                log.warning("drain.cut_off", component=component.name, grace_s=grace_s)
+            except Exception:  # the stop goes on whatever one component does
+                log.exception("drain.failed", component=component.name)
+        await self.end()
+
+    async def end(self) -> None:
+        """Cancels every component and waits for it."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _keep_running(self, component: Component) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                await component.run()
+                log.error("component.returned", component=component.name)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                # A driver's own cancellation (a frozen broker does this) must not end a component silently.
+                log.warning("component.cut", component=component.name, reason=repr(error))
+            except Exception:  # whatever broke it, the loop is supervised
+                log.exception("component.broke", component=component.name)
+            failures = 1 if time.monotonic() - began > STEADY_S else self.failures.get(component.name, 0) + 1
+            self.failures[component.name] = failures
+            await asyncio.sleep(self._restart.jittered(failures))

@@ -1,0 +1,86 @@
+"""Micro-batching: whatever gathered while the last flush ran is the next batch.
+
+No timer and no added delay: alone, an item is a batch of one; under load the commits are shared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import structlog
+
+from service.domain.errors import TransientError
+from service.domain.retry import Backoff
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Batches(Generic[T]):
+    """Items on their way to `flush`, at most `limit` at a time, one flush after another, in order.
+
+    A flush that fails for a passing reason is tried again with the same items until it succeeds, so `flush` must be
+    safe to repeat. One that fails for any other reason is done item by item, and the item that breaks it is handed to
+    `poisoned`: one bad thing stays one bad thing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        flush: Callable[[list[T]], Awaitable[None]],
+        limit: int = 500,
+        poisoned: Callable[[T], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._flush = flush
+        self._limit = limit
+        self._poisoned = poisoned
+        self._items: list[T] = []
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+
+    def add(self, item: T) -> None:
+        """Hands over one item; never waits."""
+        self._items.append(item)
+        self._emptied.clear()
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Flushes until cancelled."""
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._items:
+                batch, self._items = self._items[: self._limit], self._items[self._limit :]
+                await self._until_done(batch)
+            self._emptied.set()
+
+    async def drain(self) -> None:
+        """Waits until everything handed over has been flushed."""
+        await self._emptied.wait()
+
+    async def _until_done(self, batch: list[T]) -> None:
+        backoff, failures = Backoff(first=0.1, limit=5), 0
+        while True:
+            try:
+                await self._flush(batch)
+            except TransientError as error:
+                failures += 1
+                log.warning("batch.delayed", step=self.name, size=len(batch), failures=failures, reason=str(error))
+                await asyncio.sleep(backoff.jittered(failures))
+            except Exception:  # a defect, or data that nobody foresaw: find the item, and go on without it
+                log.exception("batch.broke", step=self.name, size=len(batch))
+                await self._isolate(batch)
+                return
+            else:
+                return
+
+    async def _isolate(self, batch: list[T]) -> None:
+        if len(batch) > 1:
+            for item in batch:
+                await self._until_done([item])
+        elif self._poisoned is not None:
+            self._poisoned(batch[0])

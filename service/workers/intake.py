@@ -1,0 +1,273 @@
+"""From the bus into the database: read, judge, store, commit, and only then acknowledge.
+
+Each round of a batch holds every request id once, so messages with the same id meet the database in their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import ErrorCode, HubUnavailableError
+from service.domain.messages import Identified, Message, NewRequest, OutboxEvent, Repeat, Unidentified
+from service.domain.states import Fault
+from service.telemetry import Metrics
+from service.wire.events import encode_accepted, encode_rejected
+from service.wire.model_schema import ModelSchema
+from service.wire.requests import RequestRules, read_message, reply_to_refusal
+from service.workers.batches import Batches
+from service.workers.catalogue import Catalogue
+from service.workers.ports import Bus, Delivery, Inbox, Store
+from service.workers.settler import Elsewhere
+from service.workers.wakeups import Wakeups
+
+log = structlog.get_logger(__name__)
+CONFLICT = Fault(
+    ErrorCode.IDEMPOTENCY_CONFLICT, "This request_id is known with other content; the first request is untouched."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A delivery on its way in. `looked_up`: its model has been asked for, once; go on with what is known."""
+
+    delivery: Delivery
+    looked_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A delivery that is not accepted, with its answer; `reason` is set when it goes to quarantine."""
+
+    delivery: Delivery
+    answer: OutboxEvent | None
+    reason: str | None
+
+
+class Intake:
+    """Takes deliveries in batches. Refusals that need the broker wait apart, so that a blocked one stops no intake."""
+
+    name = "intake"
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        inbox: Inbox,
+        catalogue: Catalogue,
+        rules: RequestRules,
+        wakeups: Wakeups,
+        elsewhere: Elsewhere,
+        metrics: Metrics,
+        *,
+        batch_limit: int = 500,
+        lookup_timeout_s: float = 5.0,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._inbox = inbox
+        self._catalogue = catalogue
+        self._rules = rules
+        self._wakeups = wakeups
+        self._elsewhere = elsewhere
+        self._metrics = metrics
+        self._lookup_timeout_s = lookup_timeout_s
+        self._lookups: set[asyncio.Task[None]] = set()
+        self._arrivals: Batches[Arrival] = Batches("intake", self._take_in, batch_limit, self._poisoned)
+        self._quarantine: Batches[Refusal] = Batches("quarantine", self._quarantine_all, 50)
+
+    def receive(self, delivery: Delivery) -> None:
+        """Takes over one delivery; it is acknowledged once it is safe."""
+        self._arrivals.add(Arrival(delivery))
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._arrivals.run())
+            group.create_task(self._quarantine.run())
+
+    async def drain(self) -> None:
+        """Finishes what was delivered; the consumer has stopped before."""
+        if self._lookups:
+            await asyncio.wait(self._lookups)
+        await self._arrivals.drain()
+        await self._quarantine.drain()
+        await self._inbox.settle()
+
+    # -- one batch ------------------------------------------------------------------------------------------------
+
+    async def _take_in(self, arrivals: list[Arrival]) -> None:
+        began = time.monotonic()
+        now = utc_now()
+        ready: list[tuple[Delivery, Identified | Unidentified]] = []
+        for arrival in arrivals:
+            read = read_message(arrival.delivery.message, self._rules, now)
+            judged = self._judged(read, looked_up=arrival.looked_up)
+            if judged is None:
+                self._look_up_first(arrival, read)
+            else:
+                ready.append((arrival.delivery, judged))
+        refusals = [self._unidentified(d, read) for d, read in ready if isinstance(read, Unidentified)]
+        new = 0
+        for round_ in _rounds([(d, read) for d, read in ready if isinstance(read, Identified)]):
+            refused, inserted = await self._store_round(round_)
+            refusals += refused
+            new += inserted
+        await self._answer([refusal for refusal in refusals if refusal.reason is None])
+        held = {id(refusal.delivery) for refusal in refusals if refusal.reason is not None}
+        self._inbox.acknowledge([delivery for delivery, _ in ready if id(delivery) not in held])
+        for refusal in refusals:
+            if refusal.reason is not None:
+                self._quarantine.add(refusal)
+        if new:
+            self._wakeups.requests.set()
+        if new or refusals:
+            self._wakeups.events.set()
+            await self._elsewhere.wake_relay()
+        self._metrics.batch("intake", len(arrivals), time.monotonic() - began)
+        log.info("intake.batch", size=len(arrivals), stored=new, refused=len(refusals))
+
+    def _judged(self, read: Identified | Unidentified, *, looked_up: bool) -> Identified | Unidentified | None:
+        """What the model's schema makes of it; None when the model has to be asked for first."""
+        if isinstance(read, Unidentified) or read.accepted is None:
+            return read
+        new = read.accepted
+        verdict = self._catalogue.known(new.request.model)
+        match verdict:
+            case None:
+                return read if looked_up else None  # the hub is away: stored unchecked, checked before it is submitted
+            case Fault():
+                return replace(read, accepted=None, fault=verdict)
+            case ModelSchema():
+                fault = verdict.fault(new.input)
+                if fault is not None:
+                    return replace(read, accepted=None, fault=fault)
+                return replace(read, accepted=_with_seed(new, verdict))
+
+    def _look_up_first(self, arrival: Arrival, read: Identified | Unidentified) -> None:
+        """Lets one message wait for its model while the others of its batch go on."""
+        assert isinstance(read, Identified)  # noqa: S101 - only these have a model
+        assert read.accepted is not None  # noqa: S101
+        task = asyncio.create_task(self._look_up(arrival, read.accepted.request.model))
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _look_up(self, arrival: Arrival, model: str) -> None:
+        try:
+            async with asyncio.timeout(self._lookup_timeout_s):
+                await self._catalogue.look_up(model)
+        except (HubUnavailableError, TimeoutError) as error:
+            log.warning("model.not_looked_up", model=model, reason=str(error) or "the look-up timed out")
+        finally:
+            self._arrivals.add(replace(arrival, looked_up=True))
+
+    async def _store_round(self, round_: Sequence[tuple[Delivery, Identified]]) -> tuple[list[Refusal], int]:
+        """Stores what is new, repeats what is known; answers the refusals and how many were new."""
+        now = utc_now()
+        new = [read.accepted for _, read in round_ if read.accepted is not None]
+        pairs = [(item, encode_accepted(item.request, now)) for item in new]
+        inserted = await self._store.insert(pairs, now) if pairs else set()
+        for item in new:
+            if item.request.request_id in inserted:
+                self._metrics.transitions.labels("accepted").inc()
+                log.info("request.accepted", request_id=item.request.request_id, source=item.request.source)
+        rest = [(delivery, read) for delivery, read in round_ if read.request_id not in inserted]
+        if not rest:
+            return [], len(inserted)
+        faulty = [read.request_id for _, read in rest if read.accepted is None]
+        known = await self._store.known(faulty) if faulty else set()
+        known |= {read.request_id for _, read in rest if read.accepted is not None}
+        repeated = await self._repeat([(d, read) for d, read in rest if read.request_id in known])
+        refusals = []
+        for delivery, read in rest:
+            if read.request_id in repeated:
+                log.info("request.repeated", request_id=read.request_id)
+            elif read.request_id in known:
+                refusals.append(self._conflict(delivery, read))
+            else:
+                refusals.append(self._rejected(delivery, read))
+        return refusals, len(inserted)
+
+    async def _repeat(self, known: Sequence[tuple[Delivery, Identified]]) -> set[str]:
+        if not known:
+            return set()
+        return await self._store.repeat(
+            [self._repeat_of(delivery.message, read) for delivery, read in known], utc_now()
+        )
+
+    def _repeat_of(self, message: Message, read: Identified) -> Repeat:
+        return Repeat(read.request_id, read.content_hash, message.correlation_id, self._reply_to(message))
+
+    # -- refusals -------------------------------------------------------------------------------------------------
+
+    def _reply_to(self, message: Message) -> str | None:
+        """Where an answer may go."""
+        return None if reply_to_refusal(message.reply_to, self._rules) else message.reply_to
+
+    def _unidentified(self, delivery: Delivery, read: Unidentified) -> Refusal:
+        log.warning("message.quarantined", reason=read.fault.code.value, detail=read.fault.message)
+        return Refusal(delivery, self._reply(delivery.message, "", read.fault), read.fault.code.value)
+
+    def _conflict(self, delivery: Delivery, read: Identified) -> Refusal:
+        log.warning("message.quarantined", request_id=read.request_id, reason=CONFLICT.code.value)
+        return Refusal(delivery, self._reply(delivery.message, read.request_id, CONFLICT), CONFLICT.code.value)
+
+    def _rejected(self, delivery: Delivery, read: Identified) -> Refusal:
+        fault = read.fault or Fault(ErrorCode.INTERNAL, "The request could not be stored.")
+        paths = [detail.get("path") for detail in fault.details]
+        log.info("request.rejected", request_id=read.request_id, code=fault.code.value, paths=paths)
+        self._metrics.rejections.labels(fault.code.value).inc()
+        message = delivery.message
+        answer = encode_rejected(message, read.request_id, fault, utc_now(), reply_to=self._reply_to(message))
+        return Refusal(delivery, answer, None)
+
+    def _reply(self, message: Message, request_id: str, fault: Fault) -> OutboxEvent | None:
+        """An answer for `reply_to` alone; None when there is nowhere to send it."""
+        self._metrics.rejections.labels(fault.code.value).inc()
+        reply_to = self._reply_to(message)
+        if reply_to is None:
+            return None
+        return encode_rejected(message, request_id, fault, utc_now(), reply_only=True, reply_to=reply_to)
+
+    def _poisoned(self, arrival: Arrival) -> None:
+        """A message that breaks the code or the database: out of the way, kept, and with its reason."""
+        self._quarantine.add(Refusal(arrival.delivery, None, ErrorCode.INTERNAL.value))
+
+    async def _answer(self, refusals: Sequence[Refusal]) -> None:
+        answers = [refusal.answer for refusal in refusals if refusal.answer is not None]
+        if answers:
+            await self._store.insert_answers(answers, utc_now())
+
+    async def _quarantine_all(self, refusals: list[Refusal]) -> None:
+        for refusal in refusals:
+            await self._bus.quarantine(refusal.delivery.message, refusal.reason or "")
+        await self._answer(refusals)
+        self._inbox.acknowledge([refusal.delivery for refusal in refusals])
+        self._wakeups.events.set()
+        await self._elsewhere.wake_relay()
+
+
+def _with_seed(new: NewRequest, schema: ModelSchema) -> NewRequest:
+    """Checked, and with a seed of ours where the requester gave none and the model takes one."""
+    seed = schema.choose_seed(new.input, new.request.num_generations)
+    if seed is None:
+        return replace(new, input_checked=True)
+    return replace(new, request=replace(new.request, seed=seed), seed_chosen=True, input_checked=True)
+
+
+def _rounds(items: Sequence[tuple[Delivery, Identified]]) -> list[list[tuple[Delivery, Identified]]]:
+    """The items in order, cut so that no round holds an id twice."""
+    rounds: list[list[tuple[Delivery, Identified]]] = []
+    seen: dict[str, int] = {}
+    for delivery, read in items:
+        number = seen.get(read.request_id, -1) + 1
+        seen[read.request_id] = number
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append((delivery, read))
+    return rounds

@@ -1,0 +1,125 @@
+"""One replica leads: it holds the stream, sweeps and relays. The lease is renewed every 2 s and good for 6 s.
+
+A leader stops acting at the end of its lease by its own monotonic clock, counted from before it asked for it; so a
+frozen process that wakes up stops within the second in which it looks at the clock. The term rises at every change of
+hands and is written into the guards, so what a former leader still had in its hands marks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from service.domain.errors import TransientError
+from service.supervisor import Component, Supervisor
+from service.telemetry import Metrics
+from service.workers.ports import Lease
+from service.workers.settler import Elsewhere
+
+log = structlog.get_logger(__name__)
+LEASE_S = 6.0
+RENEW_S = 2.0
+WATCH_S = 0.5
+
+
+class Leadership:
+    """Takes the lease when it is free, and runs the leader's components while it holds."""
+
+    name = "leadership"
+
+    def __init__(
+        self,
+        lease: Lease,
+        elsewhere: Elsewhere,
+        metrics: Metrics,
+        components: Callable[[int], Sequence[Component]],
+        *,
+        grace_s: float = 10.0,
+    ) -> None:
+        self._lease = lease
+        self._elsewhere = elsewhere
+        self._metrics = metrics
+        self._components = components
+        self._grace_s = grace_s
+        self._supervisor: Supervisor | None = None
+        self._term: int | None = None
+        self._good_until = 0.0
+        self._retiring = False
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica holds the lease, by its own clock."""
+        return self._supervisor is not None and time.monotonic() < self._good_until
+
+    async def run(self) -> None:
+        """Competes for the lease until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._renew())
+                group.create_task(self._watch())
+        finally:
+            await self._step_down("stopped")
+
+    async def drain(self) -> None:
+        """Publishes what is due, gives the lease back, and competes no more."""
+        self._retiring = True
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None:
+            return
+        await supervisor.stop(self._grace_s)
+        self._note(leading=False)
+        try:
+            await self._lease.give_back()
+        except TransientError as error:
+            log.warning("lease.not_given_back", reason=str(error))
+        log.info("leadership.given_back", term=self._term)
+
+    async def _renew(self) -> None:
+        while True:
+            if not self._retiring:
+                await self._take()
+            await asyncio.sleep(RENEW_S)
+
+    async def _take(self) -> None:
+        asked = time.monotonic()
+        try:
+            term = await self._lease.take(LEASE_S)
+        except TransientError as error:
+            log.warning("lease.not_renewed", reason=str(error))
+            return
+        if self._retiring:
+            return
+        if term is None or (self._supervisor is not None and term != self._term):
+            await self._step_down("another replica leads")
+        if term is not None:
+            self._good_until = asked + LEASE_S
+            if self._supervisor is None:
+                self._step_up(term)
+
+    def _step_up(self, term: int) -> None:
+        log.info("leadership.taken", term=term)
+        self._term = term
+        self._note(leading=True)
+        self._supervisor = Supervisor(self._components(term))
+        self._supervisor.start()
+
+    async def _watch(self) -> None:
+        """Ends the leader's work when the lease is over, whatever the renewal is waiting for."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._supervisor is not None and time.monotonic() >= self._good_until:
+                await self._step_down("the lease ran out")
+
+    async def _step_down(self, reason: str) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            log.warning("leadership.lost", term=self._term, reason=reason)
+            self._note(leading=False)
+            await supervisor.end()
+
+    def _note(self, *, leading: bool) -> None:
+        self._elsewhere.leading = leading
+        self._metrics.leading.set(1 if leading else 0)

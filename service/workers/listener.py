@@ -1,0 +1,98 @@
+"""The one SSE connection of all replicas: reads completions, hands them to the settler in batches.
+
+Order at every (re)connect: the stream is open, then everybody is told since when, then the gap is swept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
+from service.domain.facts import OutputReported
+from service.domain.retry import Backoff
+from service.telemetry import Metrics
+from service.workers.batches import Batches
+from service.workers.ports import Lease, Stream
+from service.workers.reconciler import Reconciler
+from service.workers.settler import Settler
+
+log = structlog.get_logger(__name__)
+STEADY_S = 10.0  # a stream that held this long was a good one: reconnect at once
+
+
+class Listener:
+    """Keeps the stream open while this replica leads."""
+
+    name = "listener"
+
+    def __init__(
+        self, stream: Stream, settler: Settler, reconciler: Reconciler, lease: Lease, metrics: Metrics, *, term: int
+    ) -> None:
+        self._stream = stream
+        self._settler = settler
+        self._reconciler = reconciler
+        self._lease = lease
+        self._metrics = metrics
+        self._term = term
+        self._opened = asyncio.Event()
+        self._reports: Batches[OutputReported] = Batches("reports", self._settle)
+
+    async def run(self) -> None:
+        """Listens until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reports.run())
+            group.create_task(self._announce())
+            group.create_task(self._listen())
+
+    async def drain(self) -> None:
+        """Writes what was heard; the stream stays open meanwhile, what it says then is swept by the next leader."""
+        await self._reports.drain()
+
+    async def _listen(self) -> None:
+        backoff, failures = Backoff(first=0.25, limit=15), 0
+        while True:
+            began = time.monotonic()
+            try:
+                await self._stream.listen(self._on_open, self._on_report)
+            except HubRefusedKeyError as error:
+                failures = max(failures + 1, 6)  # a wrong key does not mend itself: ask rarely, and say so
+                log.warning("stream.refused", reason=str(error))
+            except HubUnavailableError as error:
+                failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
+                log.warning("stream.lost", reason=str(error), after_s=round(time.monotonic() - began, 1))
+            finally:
+                self._metrics.stream_connected.set(0)
+            self._metrics.stream_reconnects.inc()
+            if failures:
+                await asyncio.sleep(backoff.jittered(failures))
+
+    def _on_open(self) -> None:
+        self._metrics.stream_connected.set(1)
+        log.info("stream.opened")
+        self._opened.set()
+
+    def _on_report(self, report: OutputReported) -> None:
+        self._reports.add(report)
+
+    async def _announce(self) -> None:
+        """After each opening: tell all replicas, then sweep."""
+        while True:
+            await self._opened.wait()
+            self._opened.clear()
+            opened_at = utc_now()
+            try:
+                await self._lease.note_stream_opened(opened_at, self._term)
+            except TransientError as error:
+                log.warning("stream.opening_not_noted", reason=str(error))
+            self._reconciler.request_sweep("the stream was opened")
+
+    async def _settle(self, reports: list[OutputReported]) -> None:
+        began = time.monotonic()
+        await self._settler.settle_reports(reports)
+        self._metrics.batch("reports", len(reports), time.monotonic() - began)
+        if len(reports) > 1:
+            log.info("reports.batch", size=len(reports))

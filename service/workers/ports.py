@@ -1,0 +1,117 @@
+"""What the workers ask of the outside, as protocols; `app.py` hands in the adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from service.domain.facts import OutputReported, SubmitOutcome
+from service.domain.lifecycle import Decision
+from service.domain.messages import Message, NewRequest, OutboxEvent, OutboxRow, Repeat
+from service.domain.states import Claimed, Request
+from service.domain.upstream import Listing, ModelDescription
+
+
+class Delivery(Protocol):
+    """A message that the broker waits to have acknowledged."""
+
+    @property
+    def message(self) -> Message:
+        """What was delivered."""
+        ...
+
+
+class Inbox(Protocol):
+    """Where deliveries come from."""
+
+    def acknowledge(self, deliveries: Sequence[Delivery]) -> None:
+        """Tells the broker that these are dealt with; those of a lost connection are left, they come again."""
+        ...
+
+    async def settle(self) -> None:
+        """Waits until every acknowledgement is on its way."""
+        ...
+
+
+class Bus(Protocol):
+    """Where messages go. All raise BrokerUnavailableError; a failed publish may still have arrived."""
+
+    async def publish_event(self, event: OutboxEvent) -> None:
+        """To the events exchange, confirmed. UnroutableError when a terminal event reaches no queue at all."""
+        ...
+
+    async def publish_reply(self, event: OutboxEvent) -> bool:
+        """To the event's `reply_to`; False when there is no such queue."""
+        ...
+
+    async def quarantine(self, message: Message, reason: str) -> None:
+        """To the dead exchange, with its reason, confirmed."""
+        ...
+
+
+class Store(Protocol):
+    """The requests (see `postgres/store.py`). All raise DatabaseUnavailableError."""
+
+    async def insert(self, new: Sequence[tuple[NewRequest, OutboxEvent]], now: datetime) -> set[str]: ...
+    async def repeat(self, repeats: Sequence[Repeat], now: datetime) -> set[str]: ...
+    async def known(self, request_ids: Sequence[str]) -> set[str]: ...
+    async def insert_answers(self, events: Sequence[OutboxEvent], now: datetime) -> None: ...
+    async def claim(self, limit: int, holder: str, lease_s: float, now: datetime) -> list[Claimed]: ...
+    async def expired_claims(self, limit: int, now: datetime | None = None) -> list[str]: ...
+    async def load(self, request_ids: Sequence[str]) -> dict[str, Request]: ...
+    async def load_owners(self, generation_ids: Sequence[str]) -> dict[str, Request]: ...
+    async def apply(self, decisions: Sequence[tuple[Decision, Sequence[OutboxEvent]]], now: datetime) -> set[str]: ...
+    async def insert_orphans(self, reports: Sequence[OutputReported], now: datetime) -> None: ...
+    async def heard_of(self, generation_ids: Sequence[str]) -> tuple[datetime | None, list[OutputReported]]: ...
+    async def matched_orphans(self, limit: int) -> list[OutputReported]: ...
+    async def in_flight(self, stored_before: datetime) -> list[tuple[str, str | None]]: ...
+    async def pending(self, now: datetime) -> tuple[bool, bool, bool]: ...
+    async def count_by_state(self) -> dict[str, int]: ...
+    async def delete_old(self, statement: str, before: datetime, limit: int) -> None: ...
+
+
+class EventStore(Protocol):
+    """The outbox (see `postgres/outbox.py`). All raise DatabaseUnavailableError."""
+
+    async def due(self, limit: int, now: datetime) -> list[OutboxRow]: ...
+    async def mark_published(self, row_ids: Sequence[int], term: int, now: datetime) -> None: ...
+    async def mark_failed(self, failed: Sequence[tuple[int, datetime]]) -> None: ...
+    async def backlog(self, limit: int) -> int: ...
+    async def notify(self) -> None: ...
+
+
+class Lease(Protocol):
+    """Leadership (see `postgres/leader.py`). All raise DatabaseUnavailableError."""
+
+    async def take(self, seconds: float, now: datetime | None = None) -> int | None: ...
+    async def give_back(self) -> None: ...
+    async def note_stream_opened(self, opened_at: datetime | None, term: int) -> None: ...
+
+
+class Hub(Protocol):
+    """The Oxen hub. All but `submit` raise HubUnavailableError or HubRefusedKeyError."""
+
+    async def submit(self, request: Request, parameters: Mapping[str, object]) -> SubmitOutcome:
+        """One POST; never repeated, never raises: what is not known comes back as such."""
+        ...
+
+    async def active(self, namespace: str | None) -> Listing:
+        """One list of what is queued or processing."""
+        ...
+
+    async def generation(self, generation_id: str) -> OutputReported | None:
+        """One generation; None when the hub does not know it."""
+        ...
+
+    async def model(self, model: str) -> ModelDescription | None:
+        """One model; None when the hub has no such model."""
+        ...
+
+
+class Stream(Protocol):
+    """The hub's event stream."""
+
+    async def listen(self, opened: Callable[[], None], heard: Callable[[OutputReported], None]) -> None:
+        """One connection until it ends, which always raises HubUnavailableError or HubRefusedKeyError."""
+        ...

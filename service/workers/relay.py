@@ -1,0 +1,136 @@
+"""Publishes the outbox, in order within each request, with confirms; a row that cannot be published waits apart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import BrokerUnavailableError, PermanentError, TransientError
+from service.domain.messages import OutboxRow
+from service.domain.retry import Backoff
+from service.telemetry import Metrics
+from service.workers.ports import Bus, EventStore
+from service.workers.wakeups import Wakeups
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of one batch."""
+
+    published: list[OutboxRow] = field(default_factory=list)
+    failed: list[tuple[OutboxRow, str]] = field(default_factory=list)
+    cut_off: str | None = None  # the broker went away: the rest was not tried
+
+
+class Relay:
+    """Takes due events in batches; runs while this replica leads, and marks in its term only."""
+
+    name = "relay"
+
+    def __init__(
+        self, events: EventStore, bus: Bus, wakeups: Wakeups, metrics: Metrics, *, term: int, batch_limit: int = 500
+    ) -> None:
+        self._events = events
+        self._bus = bus
+        self._wakeups = wakeups
+        self._metrics = metrics
+        self._term = term
+        self._batch_limit = batch_limit
+        self._backoff = Backoff(first=1.0, limit=300.0)
+
+    async def run(self) -> None:
+        """Publishes until cancelled."""
+        failures = 0
+        while True:
+            self._wakeups.events.clear()
+            try:
+                while await self.run_once():
+                    failures = 0
+            except TransientError as error:
+                failures += 1
+                log.warning("relay.delayed", reason=str(error), failures=failures)
+                await asyncio.sleep(Backoff(first=0.2, limit=5).jittered(failures))
+            else:
+                await self._wakeups.events.wait()
+
+    async def drain(self) -> None:
+        """Publishes what is due; what cannot be published now stays for the next leader."""
+        try:
+            while await self.run_once():
+                pass
+        except TransientError as error:
+            log.warning("relay.not_emptied", reason=str(error))
+
+    async def run_once(self) -> int:
+        """One batch: the events it published. BrokerUnavailableError when the broker went away in it."""
+        began = time.monotonic()
+        rows = await self._events.due(self._batch_limit, utc_now())
+        if not rows:
+            return 0
+        tally = Tally()
+        await asyncio.gather(*(self._publish_chain(chain, tally) for chain in _chains(rows)))
+        await self._mark(tally)
+        self._metrics.batch("relay", len(rows), time.monotonic() - began)
+        if len(rows) > 1:
+            log.info("relay.batch", size=len(rows), published=len(tally.published))
+        if tally.cut_off is not None:
+            raise BrokerUnavailableError(tally.cut_off)
+        return len(tally.published)
+
+    async def _publish_chain(self, chain: Sequence[OutboxRow], tally: Tally) -> None:
+        """The events of one request: each only after its predecessor's confirm."""
+        for row in chain:
+            if tally.cut_off is not None:
+                return
+            try:
+                await self._publish(row)
+            except BrokerUnavailableError as error:
+                tally.cut_off = str(error)
+                return
+            except PermanentError as error:
+                tally.failed.append((row, str(error)))
+                return
+            tally.published.append(row)
+
+    async def _publish(self, row: OutboxRow) -> None:
+        event = row.event
+        if event.routing_key is not None:
+            await self._bus.publish_event(event)
+        if event.reply_to is not None and not await self._bus.publish_reply(event):
+            self._metrics.replies_undeliverable.inc()
+            log.info("reply.undeliverable", request_id=event.request_id, reply_to=event.reply_to)
+
+    async def _mark(self, tally: Tally) -> None:
+        now = utc_now()
+        if tally.published:
+            await self._events.mark_published([row.row_id for row in tally.published], self._term, now)
+            for row in tally.published:
+                self._metrics.published.labels(row.event.type).inc()
+        if tally.failed:
+            for row, reason in tally.failed:
+                log.error(
+                    "event.not_published", request_id=row.event.request_id, event_type=row.event.type, reason=reason
+                )
+            await self._events.mark_failed(
+                [
+                    (row.row_id, now + timedelta(seconds=self._backoff.jittered(row.failures + 1)))
+                    for row, _ in tally.failed
+                ]
+            )
+
+
+def _chains(rows: Iterable[OutboxRow]) -> list[list[OutboxRow]]:
+    """Rows by request, in their order. Answers to messages that were not accepted stand alone."""
+    chains: dict[object, list[OutboxRow]] = {}
+    for row in rows:
+        key = row.event.request_id if row.event.stored else row.row_id
+        chains.setdefault(key, []).append(row)
+    return list(chains.values())

@@ -1,0 +1,166 @@
+"""Applies facts to requests: load, decide, write under the version guard; who lost a race reads and decides anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import TransientError
+from service.domain.facts import Fact, HubAccepted, OutputReported
+from service.domain.lifecycle import Decision, decide
+from service.domain.states import Request
+from service.telemetry import Metrics
+from service.wire.events import encode_emissions
+from service.workers.ports import EventStore, Store
+from service.workers.wakeups import Wakeups
+
+log = structlog.get_logger(__name__)
+MAX_ROUNDS = 20  # a request whose version changes under twenty decisions in a row is a defect, not a race
+
+
+@dataclass(slots=True)
+class Case:
+    """Facts about one request; `snapshot` spares a read while nobody else has written it."""
+
+    request_id: str
+    facts: list[Fact]
+    snapshot: Request | None = field(default=None)
+
+
+class Settler:
+    """The one way in which a fact becomes a change of state, its events and its line in the log."""
+
+    def __init__(
+        self, store: Store, events: EventStore, wakeups: Wakeups, metrics: Metrics, *, elsewhere: Elsewhere
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._wakeups = wakeups
+        self._metrics = metrics
+        self._elsewhere = elsewhere
+
+    async def settle(self, cases: Sequence[Case]) -> None:
+        """Applies every fact. DatabaseUnavailableError leaves it to the caller to repeat the whole, which is safe."""
+        now = utc_now()
+        waiting = list(_merged(cases))
+        for _ in range(MAX_ROUNDS):
+            if not waiting:
+                return
+            await self._load(waiting)
+            decisions = [
+                (case, decision)
+                for case in waiting
+                if case.snapshot is not None and (decision := decide(case.snapshot, case.facts, now)) is not None
+            ]
+            waiting = await self._write(decisions, now)
+        for case in waiting:
+            log.error("request.contended", request_id=case.request_id, rounds=MAX_ROUNDS)
+        raise TransientError(f"{len(waiting)} requests changed under every decision about them.")
+
+    async def settle_reports(self, reports: Sequence[OutputReported]) -> None:
+        """Applies what the stream or a GET said; the ends of unknown generations are kept as orphans."""
+        ended = [report for report in reports if report.status.ended]
+        unknown = await self._settle_known(ended)
+        if not unknown:
+            return
+        await self._store.insert_orphans(unknown, utc_now())
+        # Whoever stored the ids meanwhile looked for orphans before these were there: look once more.
+        await self._settle_known(unknown)
+
+    async def _settle_known(self, reports: Sequence[OutputReported]) -> list[OutputReported]:
+        """Settles those whose generation is stored; answers the others."""
+        if not reports:
+            return []
+        owners = await self._store.load_owners([report.generation_id for report in reports])
+        of = {output.generation_id: request for request in owners.values() for output in request.outputs}
+        known: dict[str, Case] = {}
+        for report in reports:
+            if (request := of.get(report.generation_id)) is not None:
+                known.setdefault(request.request_id, Case(request.request_id, [], request)).facts.append(report)
+        await self.settle(list(known.values()))
+        return [report for report in reports if report.generation_id not in of]
+
+    async def _load(self, cases: Sequence[Case]) -> None:
+        missing = [case.request_id for case in cases if case.snapshot is None]
+        if missing:
+            found = await self._store.load(missing)
+            for case in cases:
+                case.snapshot = case.snapshot or found.get(case.request_id)
+
+    async def _write(self, decisions: Sequence[tuple[Case, Decision]], now: datetime) -> list[Case]:
+        """Writes what was decided; answers the cases that somebody else has changed meanwhile."""
+        if not decisions:
+            return []
+        written = await self._store.apply(
+            [(decision, encode_emissions(decision.emissions, now)) for _, decision in decisions], now
+        )
+        if any(decision.emissions for _, decision in decisions):
+            self._wakeups.events.set()
+            await self._elsewhere.wake_relay()
+        lost: list[Case] = []
+        for case, decision in decisions:
+            if case.request_id in written:
+                self._record(decision)
+            else:
+                case.snapshot = None
+                lost.append(case)
+        return lost
+
+    def _record(self, decision: Decision) -> None:
+        """One line and one count for each change of state."""
+        before, after = decision.before, decision.after
+        if before.state is after.state:
+            return
+        self._metrics.transitions.labels(after.state.value).inc()
+        fields: dict[str, object] = {"request_id": after.request_id, "source": after.source}
+        if after.outputs:
+            fields["generation_id"] = [output.generation_id for output in after.outputs]
+        if after.error is not None:
+            fields["code"] = after.error.code.value
+        if decision.reason is not None:
+            fields["reason"] = decision.reason
+        event = "request." + after.state.value
+        log.info(event, was=before.state.value, attempts=after.attempts, **fields)
+
+
+class Elsewhere:
+    """Wakes the relay of the leading replica, when that is not this one: one NOTIFY a commit, never one a row."""
+
+    def __init__(self, events: EventStore) -> None:
+        self._events = events
+        self.leading = False  # the leadership sets it
+
+    async def wake_relay(self) -> None:
+        """A lost wake-up costs a second, so a failure here is only noted."""
+        if self.leading:
+            return
+        try:
+            await self._events.notify()
+        except TransientError as error:
+            log.debug("relay.not_woken", reason=str(error))
+
+
+def _merged(cases: Iterable[Case]) -> Iterable[Case]:
+    """One case a request: a statement must not write a row twice."""
+    merged: dict[str, Case] = {}
+    for case in cases:
+        if (known := merged.get(case.request_id)) is None:
+            merged[case.request_id] = Case(case.request_id, list(case.facts), case.snapshot)
+        else:
+            known.facts.extend(case.facts)
+    return merged.values()
+
+
+def accepted_ids(cases: Iterable[Case]) -> list[str]:
+    """The generation ids that the hub has just given."""
+    return [
+        generation_id
+        for case in cases
+        for fact in case.facts
+        if isinstance(fact, HubAccepted)
+        for generation_id in fact.generation_ids
+    ]

@@ -1,0 +1,162 @@
+"""Claims waiting requests and POSTs them: the one place where money is spent.
+
+The claim, which is the intent, is committed before the POST. A claim outlives the POST's time limit by ten seconds and
+is looked at once more at the last moment, so that nobody else can have taken the request over meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import HubUnavailableError, TransientError
+from service.domain.facts import Fact, InputFaulty, NotSent
+from service.domain.retry import Backoff
+from service.domain.states import Claimed, Fault
+from service.telemetry import Metrics
+from service.workers.batches import Batches
+from service.workers.catalogue import Catalogue
+from service.workers.gap import Gap
+from service.workers.ports import Hub, Store
+from service.workers.settler import Case, Settler, accepted_ids
+from service.workers.wakeups import Wakeups
+
+log = structlog.get_logger(__name__)
+CLAIM_MARGIN_S = 10.0
+GATHER_S = 0.004  # how long a busy submitter lets free slots gather, so that claims come in batches
+
+
+class Submitter:
+    """Up to `concurrency` POSTs at a time; outcomes are written in batches."""
+
+    name = "submitter"
+
+    def __init__(
+        self,
+        store: Store,
+        hub: Hub,
+        catalogue: Catalogue,
+        settler: Settler,
+        gap: Gap,
+        wakeups: Wakeups,
+        metrics: Metrics,
+        *,
+        holder: str,
+        concurrency: int,
+        submit_timeout_s: float,
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._catalogue = catalogue
+        self._settler = settler
+        self._gap = gap
+        self._wakeups = wakeups
+        self._metrics = metrics
+        self._holder = holder
+        self._concurrency = concurrency
+        self._submit_timeout_s = submit_timeout_s
+        self._backoff = Backoff(first=1.0, limit=60.0)
+        self._posts: set[asyncio.Task[None]] = set()
+        self._slot_freed = asyncio.Event()
+        self._stopping = False
+        self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes)
+
+    async def run(self) -> None:
+        """Works until cancelled; drain first, since a cancelled POST is a doubt."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._outcomes.run())
+            group.create_task(self._claim_and_post())
+
+    async def drain(self) -> None:
+        """Claims no more, and waits for every POST under way and for its outcome to be written."""
+        self._stopping = True
+        self._wakeups.requests.set()
+        if self._posts:
+            await asyncio.wait(self._posts)
+        await self._outcomes.drain()
+
+    async def _claim_and_post(self) -> None:
+        failures = 0
+        while not self._stopping:
+            self._wakeups.requests.clear()
+            try:
+                claimed, wanted = await self._claim()
+                failures = 0
+            except TransientError as error:
+                failures += 1
+                log.warning("submitter.claim_failed", reason=str(error), failures=failures)
+                await asyncio.sleep(Backoff().jittered(failures))
+                continue
+            for item in claimed:
+                task = asyncio.create_task(self._post(item))
+                self._posts.add(task)
+                task.add_done_callback(self._freed)
+            if len(claimed) < wanted:
+                await self._wakeups.requests.wait()
+            await self._until_slots_are_free()
+
+    async def _claim(self) -> tuple[list[Claimed], int]:
+        """Claims as many as there are free slots."""
+        free = self._concurrency - len(self._posts)
+        if free <= 0 or self._stopping:
+            return [], 0
+        lease_s = self._submit_timeout_s + CLAIM_MARGIN_S
+        return await self._store.claim(free, self._holder, lease_s, utc_now()), free
+
+    def _freed(self, post: asyncio.Task[None]) -> None:
+        self._posts.discard(post)
+        self._slot_freed.set()
+        if not post.cancelled() and (error := post.exception()) is not None:
+            # The outcome was not handed over: the claim will run out and the request be looked for upstream.
+            log.error("submitter.post_broken", exc_info=error)
+
+    async def _until_slots_are_free(self) -> None:
+        if len(self._posts) > self._concurrency // 2:
+            await asyncio.sleep(GATHER_S)
+        while len(self._posts) >= self._concurrency and not self._stopping:
+            self._slot_freed.clear()
+            await self._slot_freed.wait()
+
+    async def _post(self, claimed: Claimed) -> None:
+        self._outcomes.add((claimed, await self._outcome_of(claimed)))
+
+    async def _outcome_of(self, claimed: Claimed) -> Fact:
+        request = claimed.request
+        retry_at = utc_now() + timedelta(seconds=self._backoff.jittered(request.attempts))
+        if not claimed.input_checked and (fact := await self._check_input(claimed)) is not None:
+            return fact
+        if time.monotonic() > claimed.expires - self._submit_timeout_s:
+            return NotSent("the claim was about to run out before the POST was begun", retry_at)
+        began = time.monotonic()
+        outcome = await self._hub.submit(request, claimed.input)
+        self._metrics.submits.labels(type(outcome).__name__).observe(time.monotonic() - began)
+        if isinstance(outcome, NotSent):
+            return NotSent(outcome.reason, max(outcome.retry_at, retry_at))
+        return outcome
+
+    async def _check_input(self, claimed: Claimed) -> Fact | None:
+        """What intake could not check, since the hub was away."""
+        request = claimed.request
+        verdict = self._catalogue.known(request.model)
+        try:
+            verdict = verdict or await self._catalogue.look_up(request.model)
+        except HubUnavailableError as error:
+            return NotSent(str(error), utc_now() + timedelta(seconds=self._backoff.jittered(request.attempts)))
+        fault = verdict if isinstance(verdict, Fault) else verdict.fault(claimed.input)
+        return None if fault is None else InputFaulty(fault)
+
+    async def _write_outcomes(self, batch: list[tuple[Claimed, Fact]]) -> None:
+        cases = [Case(claimed.request.request_id, [fact], claimed.request) for claimed, fact in batch]
+        began = time.monotonic()
+        await self._settler.settle(cases)
+        self._metrics.batch("outcomes", len(batch), time.monotonic() - began)
+        if len(batch) > 1:
+            log.info("outcomes.batch", size=len(batch))
+        began_at = {claimed.request.request_id: claimed.began_at for claimed, _ in batch}
+        await self._gap.close_for(
+            {generation_id: began_at[case.request_id] for case in cases for generation_id in accepted_ids([case])}
+        )

@@ -1,0 +1,54 @@
+"""Reasons to look: set by whoever made work, and by the pulse for what was made elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import TransientError
+from service.workers.ports import Store
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeups:
+    """One flag for each kind of waiting work; the worker clears it before it looks."""
+
+    requests: asyncio.Event = field(default_factory=asyncio.Event)  # something may be claimed
+    events: asyncio.Event = field(default_factory=asyncio.Event)  # something may be published
+    claims: asyncio.Event = field(default_factory=asyncio.Event)  # a claim ran out
+
+
+class Pulse:
+    """Once a second, one statement: is there work that nobody here was told of? So a lost wake-up costs a second."""
+
+    name = "pulse"
+
+    def __init__(self, store: Store, wakeups: Wakeups, interval_s: float = 1.0) -> None:
+        self._store = store
+        self._wakeups = wakeups
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except TransientError as error:
+                log.warning("pulse.missed", reason=str(error))
+            await asyncio.sleep(self._interval_s)
+
+    async def look(self) -> None:
+        """Looks once."""
+        requests, events, claims = await self._store.pending(utc_now())
+        flags = ((requests, self._wakeups.requests), (events, self._wakeups.events), (claims, self._wakeups.claims))
+        for pending, flag in flags:
+            if pending:
+                flag.set()
+
+    async def drain(self) -> None:
+        """Nothing is held here."""
