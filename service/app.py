@@ -1,0 +1,245 @@
+"""The composition root: the only file that knows every class. Constructors do no I/O; `start` does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from service.domain.errors import DatabaseUnavailableError
+from service.domain.retry import Backoff
+from service.http.server import HttpServer
+from service.hub.client import HubClient
+from service.hub.stream import HubStream
+from service.postgres.database import Database
+from service.postgres.leader import LeaseStore
+from service.postgres.migrate import apply_migrations, check_migrations
+from service.postgres.notifications import OutboxNotifications
+from service.postgres.outbox import Outbox
+from service.postgres.store import RequestStore
+from service.rabbit.bus import RabbitBus
+from service.rabbit.consumer import Consumer
+from service.rabbit.topology import OWN_QUEUES, REQUESTS
+from service.settings import Settings
+from service.supervisor import Component, Supervisor
+from service.telemetry import Metrics
+from service.wire.builtin_models import BUILTIN_SCHEMAS
+from service.wire.requests import RequestRules
+from service.workers.catalogue import Catalogue
+from service.workers.gap import Gap
+from service.workers.intake import Intake
+from service.workers.janitor import Janitor
+from service.workers.leadership import Leadership
+from service.workers.listener import Listener
+from service.workers.reconciler import Reconciler
+from service.workers.relay import Relay
+from service.workers.settler import Elsewhere, Settler
+from service.workers.submitter import Submitter
+from service.workers.wakeups import Pulse, Wakeups
+
+log = structlog.get_logger(__name__)
+TOO_MANY_FAILURES = 10  # of one component in a row: then only a restart of the process may help
+
+
+class App:
+    """One replica: built from settings, started, stopped."""
+
+    def __init__(self, settings: Settings, **overrides: Any) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.database = Database(settings.database_url.get_secret_value())
+        self.store = RequestStore(self.database)
+        self.outbox = Outbox(self.database)
+        self.lease = LeaseStore(self.database, self.holder)
+        base_url, api_key = settings.base_url.get_secret_value(), settings.api_key.get_secret_value()
+        self.hub = HubClient(
+            base_url,
+            api_key,
+            connections=settings.submit_concurrency,
+            submit_timeout_s=settings.submit_timeout_s,
+        )
+        self.stream = HubStream(base_url, api_key, idle_timeout_s=settings.stream_idle_timeout_s)
+        amqp_url = settings.amqp_url.get_secret_value()
+        self.bus = RabbitBus(amqp_url)
+        self.consumer = Consumer(amqp_url, REQUESTS)
+        for name, part in overrides.items():
+            setattr(self, name, part)
+        self._connect_parts()
+
+    def _connect_parts(self) -> None:
+        settings = self.settings
+        self.wakeups = Wakeups()
+        self.elsewhere = Elsewhere(self.outbox)
+        self.catalogue = Catalogue(self.hub, BUILTIN_SCHEMAS)
+        self.settler = Settler(self.store, self.outbox, self.wakeups, self.metrics, elsewhere=self.elsewhere)
+        self.gap = Gap(self.store, self.hub, self.settler, self.metrics)
+        self.intake = Intake(
+            self.store,
+            self.bus,
+            self.consumer,
+            self.catalogue,
+            request_rules(settings),
+            self.wakeups,
+            self.elsewhere,
+            self.metrics,
+        )
+        self.consumer.deliver_to(self.intake.receive)
+        self.submitter = Submitter(
+            self.store,
+            self.hub,
+            self.catalogue,
+            self.settler,
+            self.gap,
+            self.wakeups,
+            self.metrics,
+            holder=self.holder,
+            concurrency=settings.submit_concurrency,
+            submit_timeout_s=settings.submit_timeout_s,
+        )
+        self.leadership = Leadership(self.lease, self.elsewhere, self.metrics, self._leaders_components)
+        self.http = HttpServer(
+            settings.http_host,
+            settings.http_port,
+            self.metrics,
+            alive=self._failing,
+            checks={"database": self._database_fault, "broker": self._broker_fault},
+            details=self._details,
+        )
+        self.supervisor = Supervisor(self._components())
+
+    def _components(self) -> Sequence[Component]:
+        """In the order of the drain: take nothing more, finish what is held, publish it, let the next one lead."""
+        return (
+            self.http,
+            self.consumer,
+            self.intake,
+            self.submitter,
+            self.leadership,
+            self.catalogue,
+            Pulse(self.store, self.wakeups),
+            self.bus,
+        )
+
+    def _leaders_components(self, term: int) -> Sequence[Component]:
+        """What only the leading replica runs, in the order of its drain."""
+        reconciler = Reconciler(
+            self.store,
+            self.hub,
+            self.settler,
+            self.gap,
+            self.wakeups,
+            self.metrics,
+            interval_s=self.settings.reconcile_interval_s,
+        )
+        return (
+            Listener(self.stream, self.settler, reconciler, self.lease, self.metrics, term=term),
+            reconciler,
+            Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
+            Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
+            OutboxNotifications(self.database, self.wakeups.events),
+        )
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> int:
+        """Opens everything and starts the components; the HTTP port. ConfigurationError for what waiting won't mend."""
+        port = await self.http.open()
+        try:
+            await self.hub.open()
+            await self._open_database()
+            self.supervisor.start()
+        except BaseException:
+            await self.close()
+            raise
+        log.info("service.started", holder=self.holder)
+        return port
+
+    async def stop(self) -> None:
+        """The ordered drain, within the grace."""
+        log.info("service.stopping", grace_s=self.settings.shutdown_grace_s)
+        await self.supervisor.stop(self.settings.shutdown_grace_s)
+        await self.close()
+        log.info("service.stopped")
+
+    async def close(self) -> None:
+        """Closes what `start` opened."""
+        await self.supervisor.end()
+        await self.consumer.close()
+        await self.bus.close()
+        await self.hub.close()
+        await self.database.close()
+        await self.http.close()
+
+    async def _open_database(self) -> None:
+        """Waits for a database that is away (a pod may start before it), not for one that is wrong."""
+        backoff, failures = Backoff(first=0.5, limit=10), 0
+        while True:
+            try:
+                await self.database.open()
+                if self.settings.migrate_on_start:
+                    for migration in await apply_migrations(self.database):
+                        log.info("migration.applied", version=migration.version, name=migration.name)
+                else:
+                    await check_migrations(self.database)
+            except DatabaseUnavailableError as error:
+                failures += 1
+                log.warning("database.not_reached", reason=str(error), failures=failures)
+                await self.database.close()
+                await asyncio.sleep(backoff.jittered(failures))
+            else:
+                return
+
+    # -- health ---------------------------------------------------------------------------------------------------
+
+    def _failing(self) -> str | None:
+        worst = max(self.supervisor.failures.items(), key=lambda item: item[1], default=("", 0))
+        return f"{worst[0]} broke {worst[1]} times in a row" if worst[1] >= TOO_MANY_FAILURES else None
+
+    async def _database_fault(self) -> str | None:
+        try:
+            await self.database.check_writable()
+        except DatabaseUnavailableError as error:
+            return str(error)
+        return None
+
+    async def _broker_fault(self) -> str | None:
+        if not self.consumer.consuming:
+            return f"not consuming {REQUESTS}"
+        if not self.bus.connected:
+            return "the publishing connection is not open"
+        return None
+
+    def _details(self) -> Mapping[str, object]:
+        return {"leading": self.leadership.leading}
+
+    async def wait_ready(self, timeout_s: float = 30.0) -> None:
+        """Waits until both connections to the broker stand. BrokerUnavailableError."""
+        await self.bus.wait_connected(timeout_s)
+        async with asyncio.timeout(timeout_s):
+            while (reason := await self._broker_fault()) is not None:
+                log.debug("service.not_ready", reason=reason)
+                await asyncio.sleep(0.05)
+
+
+def request_rules(settings: Settings) -> RequestRules:
+    """What the operator allows in requests."""
+    pattern = settings.reply_to_pattern
+    return RequestRules(
+        default_deadline_s=settings.default_deadline_s,
+        target_namespaces=settings.target_namespaces,
+        reply_to_pattern=None if pattern is None else re.compile(pattern),
+        own_queues=OWN_QUEUES,
+    )
+
+
+def build(settings: Settings, **overrides: Any) -> App:
+    """The whole service from its settings; keywords swap single parts."""
+    return App(settings, **overrides)

@@ -1,0 +1,47 @@
+"""The `drover` command. Exit codes: 0 done, 1 the generation or check failed, 2 bad usage or configuration."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App as Cli
+from cyclopts import CycloptsError
+
+from service.cli.operate import config, migrate, serve, topology
+from service.cli.sandbox import sandbox
+from service.cli.submit import submit
+from service.domain.errors import ConfigurationError, DroverError
+
+cli = Cli(
+    name="drover",
+    help="Drives image and video generations from a message bus through the Oxen hub, and back as events.",
+    version_flags=["--version"],
+    print_error=False,
+    exit_on_error=False,
+    result_action="return_value",
+)
+for command in (serve, migrate, topology, submit, sandbox, config):
+    cli.command(command)
+
+
+def main() -> None:
+    """Runs one command and ends the process with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command; its exit code. Every expected error is one clear sentence on stderr."""
+    try:
+        result = cli(arguments)
+    except CycloptsError as error:
+        print(f"drover: {error}", file=sys.stderr)  # noqa: T201 - the command line prints
+        return 2
+    except ConfigurationError as error:
+        print(f"drover: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except DroverError as error:
+        print(f"drover: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,149 @@
+"""Commands of the operator: serve, migrate, topology, config."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import os
+import signal
+
+import structlog
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from service.app import build
+from service.postgres.database import Database
+from service.postgres.migrate import apply_migrations
+from service.rabbit.connection import Link, translated
+from service.rabbit.topology import EXCHANGES, QUEUES, declare
+from service.settings import Settings, load_settings, unknown_variables, variables
+from service.telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
+
+
+def serve() -> int:
+    """Run the service until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Reads its settings from the environment (see `drover config`). Starts its HTTP server, opens the database
+    (waiting for it if it is away), applies migrations, declares the topology, and consumes `generation.requests`.
+    """
+    settings = load_settings()
+    configure_logging(settings.log_format)
+    for name, meant in unknown_variables().items():
+        log.warning("setting.unknown", variable=name, probably_meant=meant)
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)  # asked twice: whatever the drain waits for, the operator does not
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    app = build(settings)
+    starting = asyncio.create_task(app.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    starting.result()
+    await stopping
+    await app.stop()
+
+
+def migrate(*, json: bool = False) -> int:
+    """Bring the database up to this version's schema. Safe to run at any time, and by several at once.
+
+    Parameters
+    ----------
+    json
+        Print what was applied as JSON.
+    """
+    settings = load_settings(hub=False)
+
+    async def apply() -> list[str]:
+        database = Database(settings.database_url.get_secret_value(), size=1)
+        await database.open()
+        try:
+            return [f"{item.version:04d}_{item.name}" for item in await apply_migrations(database)]
+        finally:
+            await database.close()
+
+    applied = asyncio.run(apply())
+    if json:
+        Console().print_json(jsonlib.dumps({"applied": applied}))
+    else:
+        Console().print(f"applied: {', '.join(applied)}" if applied else "The database is up to date.", highlight=False)
+    return 0
+
+
+def topology(*, json: bool = False) -> int:
+    """Declare the exchanges, queues and bindings on the broker. Safe to repeat.
+
+    Parameters
+    ----------
+    json
+        Print what was declared as JSON.
+    """
+    settings = load_settings(hub=False)
+
+    async def apply() -> None:
+        link = await Link.open(settings.amqp_url.get_secret_value(), "topology")
+        try:
+            channel = await link.channel(confirms=False)
+            with translated("declaring the topology"):
+                await declare(channel)
+        finally:
+            await link.close()
+
+    asyncio.run(apply())
+    declared = {"exchanges": [item.name for item in EXCHANGES], "queues": [item.name for item in QUEUES]}
+    if json:
+        Console().print_json(jsonlib.dumps(declared))
+    else:
+        for kind, names in declared.items():
+            Console().print(f"{kind}: {', '.join(names)}", highlight=False)
+    return 0
+
+
+def config(*, json: bool = False) -> int:
+    """List every setting with its variable, its meaning and its default; and say what the environment lacks.
+
+    Parameters
+    ----------
+    json
+        Print the list as JSON.
+    """
+    fields = {str(field.validation_alias): field for field in Settings.model_fields.values()}
+    rows = [
+        {"variable": name, "meaning": meaning, "default": _default(fields[name].is_required(), fields[name].default)}
+        for name, meaning in variables().items()
+    ]
+    if json:
+        Console().print_json(jsonlib.dumps(rows))
+    else:
+        table = Table("variable", "default", "meaning")
+        for row in rows:
+            table.add_row(row["variable"], row["default"], row["meaning"])
+        Console().print(table)
+    load_settings()
+    return 0
+
+
+def _default(required: bool, default: object) -> str:  # noqa: FBT001 - two columns of one row
+    if required:
+        return "required"
+    if default is None or default == frozenset():
+        return "none"
+    value = default.get_secret_value() if hasattr(default, "get_secret_value") else default
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,108 @@
+"""The HTTP server of a replica. Liveness is the process alone; readiness is the database and the broker.
+
+The hub is in neither: a pod that is restarted because the hub is away helps nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from service.domain.errors import ConfigurationError
+from service.telemetry import Metrics
+from service.wire.json import dumps
+
+log = structlog.get_logger(__name__)
+CHECK_TIMEOUT_S = 5.0
+Check = Callable[[], Awaitable[str | None]]
+
+
+class HttpServer:
+    """Listens while it runs. `checks` answer None, or in one sentence why the replica is not ready."""
+
+    name = "http"
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        metrics: Metrics,
+        *,
+        alive: Callable[[], str | None],
+        checks: Mapping[str, Check],
+        details: Callable[[], Mapping[str, object]],
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._metrics = metrics
+        self._alive = alive
+        self._checks = checks
+        self._details = details
+        self._runner: web.AppRunner | None = None
+        self._draining = False
+
+    async def open(self) -> int:
+        """Binds the port; the port that it got. ConfigurationError when it cannot."""
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics_page)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self._port)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise ConfigurationError(
+                f"DROVER_HTTP_HOST and DROVER_HTTP_PORT: cannot listen on {self._host}:{self._port} "
+                f"({error.strerror or error}); choose another port."
+            ) from error
+        bound: int = self._runner.addresses[0][1]
+        log.info("http.listening", host=self._host, port=bound)
+        return bound
+
+    async def run(self) -> None:
+        """Serves until cancelled."""
+        await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        """From here on not ready, so that nobody sends more; health and metrics still answer."""
+        self._draining = True
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        reason = self._alive()
+        return _answer(503 if reason else 200, {"status": "failing" if reason else "ok", "reason": reason})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        reasons = {name: reason for name, check in self._checks.items() if (reason := await _told(check))}
+        if self._draining:
+            reasons["process"] = "shutting down"
+        status = "not ready" if reasons else "ready"
+        return _answer(503 if reasons else 200, {"status": status, "reasons": reasons, **self._details()})
+
+    async def _metrics_page(self, _: web.Request) -> web.Response:
+        body = generate_latest(self._metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _told(check: Check) -> str | None:
+    try:
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            return await check()
+    except TimeoutError:
+        return f"no answer within {CHECK_TIMEOUT_S:g} s"
+
+
+def _answer(status: int, document: Mapping[str, object]) -> web.Response:
+    return web.Response(status=status, body=dumps(document), content_type="application/json")
