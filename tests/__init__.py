@@ -1,0 +1,1 @@
+"""Tests as specifications, against the real servers."""

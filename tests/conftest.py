@@ -1,0 +1,81 @@
+"""Fixtures that every test may ask for; nothing starts unless a test asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from service.app import App
+from service.sandbox import Sandbox, SandboxOptions
+from service.telemetry import configure_logging
+from tests.support.bus import Team
+from tests.support.replica import KEY, environment, running
+from tests.support.servers import Servers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logging() -> Iterator[None]:
+    configure_logging("json")
+    yield
+
+
+@pytest.fixture(scope="session")
+def servers() -> Servers:
+    """The local stack, up."""
+    return Servers.up()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def template(servers: Servers) -> str:
+    """A migrated template database of this test process."""
+    name = f"drover_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"
+    await servers.make_template(name)
+    return name
+
+
+@pytest_asyncio.fixture
+async def database_url(servers: Servers, template: str) -> AsyncIterator[str]:
+    """A fresh database with the schema."""
+    url = await servers.make_database(template)
+    yield url
+    await servers.drop_database(url)
+
+
+@pytest_asyncio.fixture
+async def amqp_url(servers: Servers) -> AsyncIterator[str]:
+    """A fresh vhost."""
+    url = await servers.make_vhost()
+    yield url
+    await servers.drop_vhost(url)
+
+
+@pytest_asyncio.fixture
+async def hub() -> AsyncIterator[Sandbox]:
+    """A sandbox that renders nothing and ends its generations after 0.3 s."""
+    sandbox = Sandbox(SandboxOptions(api_key=KEY, delay_s=0.3, render=False))
+    await sandbox.start()
+    yield sandbox
+    await sandbox.stop()
+
+
+@pytest.fixture
+def variables(amqp_url: str, database_url: str, hub: Sandbox) -> dict[str, str]:
+    """The environment of a replica on these servers."""
+    return environment(amqp_url, database_url, hub.url)
+
+
+@pytest_asyncio.fixture
+async def app(variables: dict[str, str]) -> AsyncIterator[App]:
+    """A replica in this process, ready."""
+    async with running(variables) as replica:
+        yield replica
+
+
+@pytest_asyncio.fixture
+async def team(app: App, amqp_url: str) -> AsyncIterator[Team]:
+    """A team on the bus of that replica."""
+    async with Team(amqp_url) as connected:
+        yield connected

@@ -1,0 +1,1 @@
+"""One adapter or worker against its real server."""

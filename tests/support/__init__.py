@@ -1,0 +1,1 @@
+"""What tests stand on: servers, databases, vhosts, the service itself."""

@@ -1,0 +1,136 @@
+"""drover under test: in this process (quick, inspectable) or as a process of its own (to be killed)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from service.app import App, build
+from service.settings import load_settings
+
+KEY = "sandbox-key"
+
+
+def environment(amqp_url: str, database_url: str, hub_url: str, **more: str) -> dict[str, str]:
+    """The variables of one replica."""
+    return {
+        "OXEN_API_KEY": KEY,
+        "OXEN_BASE_URL": hub_url,
+        "DROVER_AMQP_URL": amqp_url,
+        "DROVER_DATABASE_URL": database_url,
+        "DROVER_HTTP_PORT": "0",
+        "DROVER_LOG_FORMAT": "json",
+        **more,
+    }
+
+
+@asynccontextmanager
+async def running(variables: Mapping[str, str], **overrides: Any) -> AsyncIterator[App]:
+    """A replica in this process: ready when entered, drained when left."""
+    app = build(load_settings(variables), **overrides)
+    await app.start()
+    try:
+        await app.wait_ready()
+        yield app
+    finally:
+        await app.stop()
+
+
+class Process:
+    """`drover serve` as a process; its log is read line by line as it comes."""
+
+    def __init__(self, variables: Mapping[str, str], *command: str) -> None:
+        self._variables = variables
+        self._command = command or ("serve",)
+        self.lines: list[dict[str, Any]] = []
+        self._logged = asyncio.Condition()
+
+    async def __aenter__(self) -> Process:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DROVER_", "OXEN_"))}
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "service",
+            *self._command,
+            env={**inherited, **self._variables},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 22,
+        )
+        self._reading = [asyncio.create_task(self._read_log()), asyncio.create_task(self._read_errors())]
+        self.errors: list[str] = []
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.wait()
+        await asyncio.gather(*self._reading)
+
+    async def _read_log(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            with contextlib.suppress(json.JSONDecodeError):
+                async with self._logged:
+                    self.lines.append(json.loads(line))
+                    self._logged.notify_all()
+
+    async def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            self.errors.append(line.decode())
+
+    async def logged(self, event: str, timeout_s: float = 20.0) -> dict[str, Any]:
+        """Waits for a line of the log; the first one of that name."""
+
+        def found() -> dict[str, Any] | None:
+            return next((line for line in self.lines if line.get("event") == event), None)
+
+        async with self._logged:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._logged.wait_for(lambda: found() is not None)
+            except TimeoutError:
+                raise TimeoutError(f"{event} was not logged: {self.lines[-10:]} {self.errors[-10:]}") from None
+        line = found()
+        assert line is not None
+        return line
+
+    async def ready(self) -> int:
+        """Waits until it consumes and publishes; its HTTP port."""
+        await self.logged("consumer.started")
+        await self.logged("bus.connected")
+        return int((await self.logged("http.listening"))["port"])
+
+    def kill(self) -> None:
+        """SIGKILL: no goodbye."""
+        self.process.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM: the ordered drain."""
+        self.process.send_signal(signal.SIGTERM)
+
+    async def ended(self, timeout_s: float = 40.0) -> int:
+        """Its exit code."""
+        return await asyncio.wait_for(self.process.wait(), timeout_s)
+
+
+async def get(url: str) -> tuple[int, bytes]:
+    """Status and body of a GET, whatever the status."""
+
+    def call() -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - loopback
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    return await asyncio.to_thread(call)
