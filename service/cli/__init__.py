@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from importlib.metadata import version
 
+import structlog
 from cyclopts import App as Cli
 from cyclopts import CycloptsError
 
@@ -15,6 +18,7 @@ from service.domain.errors import ConfigurationError, DroverError
 cli = Cli(
     name="drover",
     help="Drives image and video generations from a message bus through the Oxen hub, and back as events.",
+    version=version("drover"),
     version_flags=["--version"],
     print_error=False,
     exit_on_error=False,
@@ -31,6 +35,9 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs one command; its exit code. Every expected error is one clear sentence on stderr."""
+    # What libraries have to say is in our own sentences; `serve` sets its own logging up.
+    logging.getLogger().setLevel(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         result = cli(arguments)
     except CycloptsError as error:

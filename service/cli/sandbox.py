@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Annotated
 
 import uvloop
+from cyclopts import Parameter, validators
 from rich.console import Console
 
 from service.domain.errors import ConfigurationError
@@ -15,7 +17,7 @@ from service.sandbox import serve as serve_sandbox
 
 def sandbox(
     *,
-    port: int = 8100,
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8100,
     host: str = "127.0.0.1",
     api_key: str = "sandbox-key",
     delay: float = 3.0,

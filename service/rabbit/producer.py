@@ -17,6 +17,7 @@ from service.rabbit.connection import Link, translated
 from service.rabbit.topology import COMMANDS, EVENTS, REQUEST_KEY
 
 CONFIRM_TIMEOUT_S = 10.0
+NO_TOPOLOGY = "Nothing takes requests on this broker; run `drover serve`, or `drover topology`, first."
 
 
 class Producer:
@@ -56,9 +57,9 @@ class Producer:
                 await channel.queue_bind(self._inbox, EVENTS, routing_key="#", timeout=10)
                 await channel.basic_consume(self._inbox, self._on_event, no_ack=True, timeout=10)
         except BrokerUnavailableError as error:
-            raise BrokerUnavailableError(
-                f"{error} Has `drover serve` or `drover topology` run on this broker?"
-            ) from error
+            if isinstance(error.__cause__, aiormq.exceptions.ChannelNotFoundEntity):
+                raise UnroutableError(NO_TOPOLOGY) from error
+            raise
 
     async def send(self, request: Mapping[str, object]) -> None:
         """Publishes a request and waits for the confirm. UnroutableError when no service declared the queue."""
@@ -82,7 +83,11 @@ class Producer:
                     timeout=CONFIRM_TIMEOUT_S,
                 )
         except aiormq.exceptions.DeliveryError as error:
-            raise UnroutableError("No queue takes requests on this broker; run `drover topology` first.") from error
+            raise UnroutableError(NO_TOPOLOGY) from error
+        except BrokerUnavailableError as error:
+            if isinstance(error.__cause__, aiormq.exceptions.ChannelNotFoundEntity):
+                raise UnroutableError(NO_TOPOLOGY) from error
+            raise
 
     async def events(self, request_id: str) -> AsyncIterator[dict[str, Any]]:
         """The events of one request in their order, each once, up to the terminal one. BrokerUnavailableError."""

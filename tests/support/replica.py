@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -90,19 +90,17 @@ class Process:
 
     async def logged(self, event: str, timeout_s: float = 20.0) -> dict[str, Any]:
         """Waits for a line of the log; the first one of that name."""
+        return await self.logged_where(lambda line: line.get("event") == event, timeout_s)
 
-        def found() -> dict[str, Any] | None:
-            return next((line for line in self.lines if line.get("event") == event), None)
-
+    async def logged_where(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 20.0) -> dict[str, Any]:
+        """Waits for a line of the log; the first one that is wanted."""
         async with self._logged:
             try:
                 async with asyncio.timeout(timeout_s):
-                    await self._logged.wait_for(lambda: found() is not None)
+                    await self._logged.wait_for(lambda: any(map(wanted, self.lines)))
             except TimeoutError:
-                raise TimeoutError(f"{event} was not logged: {self.lines[-10:]} {self.errors[-10:]}") from None
-        line = found()
-        assert line is not None
-        return line
+                raise TimeoutError(f"It was not logged: {self.lines[-10:]} {self.errors[-10:]}") from None
+        return next(filter(wanted, self.lines))
 
     async def ready(self) -> int:
         """Waits until it consumes and publishes; its HTTP port."""

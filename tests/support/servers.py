@@ -40,9 +40,7 @@ class Servers:
         for line in printed.splitlines():
             name, _, value = shlex.split(line)[1].partition("=")
             found[name] = value
-        return cls(
-            found["DROVER_AMQP_URL"], found["DROVER_DATABASE_URL"], found["DROVER_LOCAL_RABBIT_MANAGEMENT_URL"]
-        )
+        return cls(found["DROVER_AMQP_URL"], found["DROVER_DATABASE_URL"], found["DROVER_LOCAL_RABBIT_MANAGEMENT_URL"])
 
     # -- Postgres -------------------------------------------------------------------------------------------------
 
