@@ -17,14 +17,20 @@ from service.domain.errors import ConfigurationError
 
 SUBMIT_MARGIN_S = 5.0  # what a drain needs besides the longest POST
 KEEP_ALIVE_S = 15.0  # the hub's
+PREFIX = "DROVER_"
 
 
 def _url(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
-        parts = urlsplit(value.get_secret_value())
+        try:
+            parts = urlsplit(value.get_secret_value())
+            _ = parts.port
+        except ValueError:  # its text quotes the URL, password and all
+            raise ValueError("is not a URL; a password's special characters must be percent-encoded") from None
         if parts.scheme not in schemes:
             raise ValueError("must be a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes))
-        _ = parts.port  # ValueError when it is not a number
+        if "https" in schemes and not parts.hostname:
+            raise ValueError("must be a URL with a host")
         return value
 
     return AfterValidator(check)
@@ -40,7 +46,9 @@ def _names(value: object) -> object:
 class Settings(BaseSettings):
     """The service's settings; `drover config` prints them with their variables."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     api_key: SecretStr = Field(
         validation_alias="OXEN_API_KEY",
@@ -189,12 +197,13 @@ def load_settings(environment: Mapping[str, str] | None = None, *, hub: bool = T
 def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """DROVER_ variables that nothing reads, each with the name that was probably meant."""
     known = variables()
-    given = os.environ if environment is None else environment
-    return {
-        name: next(iter(difflib.get_close_matches(name, known, 1)), None)
-        for name in sorted(given)
-        if name.startswith("DROVER_") and name not in known and not name.startswith("DROVER_LOCAL_")
-    }
+    suffixes = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]  # all share the prefix
+    unknown: dict[str, str | None] = {}
+    for name in sorted(os.environ if environment is None else environment):
+        if name.startswith(PREFIX) and name not in known and not name.startswith("DROVER_LOCAL_"):
+            meant = difflib.get_close_matches(name.removeprefix(PREFIX), suffixes, 1)
+            unknown[name] = PREFIX + meant[0] if meant else None
+    return unknown
 
 
 def _told(error: ValidationError) -> str:

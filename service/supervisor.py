@@ -59,6 +59,10 @@ class Supervisor:
                     await component.drain()
             except TimeoutError:
                 log.warning("drain.cut_off", component=component.name, grace_s=grace_s)
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise
+                log.warning("drain.cut", component=component.name, reason=repr(error))
             except Exception:  # the stop goes on whatever one component does
                 log.exception("drain.failed", component=component.name)
         await self.end()
@@ -78,8 +82,7 @@ class Supervisor:
                 await component.run()
                 log.error("component.returned", component=component.name)
             except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if _is_cancelled():
                     raise
                 # A driver's own cancellation (a frozen broker does this) must not end a component silently.
                 log.warning("component.cut", component=component.name, reason=repr(error))
@@ -88,3 +91,9 @@ class Supervisor:
             failures = 1 if time.monotonic() - began > STEADY_S else self.failures.get(component.name, 0) + 1
             self.failures[component.name] = failures
             await asyncio.sleep(self._restart.jittered(failures))
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled this task, rather than a driver something of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

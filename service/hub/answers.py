@@ -6,6 +6,7 @@ Shapes and their variants: the hub's API reference (async queue, events, errors)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
@@ -81,7 +82,7 @@ def _generation_ids(document: object) -> tuple[str, ...]:
     if not isinstance(listed, list):
         return ()
     ids = (item.get("generation_id") for item in listed if isinstance(item, Mapping))
-    return tuple(item for item in ids if _usable_id(item))
+    return tuple(dict.fromkeys(item for item in ids if _usable_id(item)))  # each once: an id is a key
 
 
 def _usable_id(value: object) -> TypeGuard[str]:
@@ -109,14 +110,15 @@ def _retry_after(value: str | None, now: datetime) -> timedelta:
     """Retry-After as seconds or as a date (RFC 9110, section 10.2.3); one second when there is none."""
     seconds = 1.0
     if value is not None:
-        try:
-            seconds = float(int(value))
-        except ValueError:
-            try:
-                seconds = (parsedate_to_datetime(value).astimezone(UTC) - now).total_seconds()
-            except ValueError:
-                seconds = 1.0
+        with suppress(ValueError, OverflowError):  # rubbish, or a date with an offset of centuries
+            seconds = float(value) if value.isdecimal() else _seconds_until(value, now)
     return timedelta(seconds=min(max(seconds, 0.0), MAX_RETRY_AFTER_S))
+
+
+def _seconds_until(date: str, now: datetime) -> float:
+    """An HTTP date; one without a zone (asctime's form) is in UTC too."""
+    moment = parsedate_to_datetime(date)
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC) - now).total_seconds()
 
 
 def read_generation(document: object) -> OutputReported | None:
@@ -124,8 +126,9 @@ def read_generation(document: object) -> OutputReported | None:
     if not isinstance(document, Mapping):
         return None
     generation_id = document.get("generation_id")
+    told = document.get("status")
     try:
-        status = OutputStatus(str(document.get("status")))
+        status = OutputStatus(told if isinstance(told, str) else "")
     except ValueError:
         return None
     if not _usable_id(generation_id):

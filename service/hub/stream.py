@@ -38,6 +38,13 @@ class HubStream:
     async def listen(self, opened: Callable[[], None], heard: Callable[[OutputReported], None]) -> None:
         """One connection until it ends. `heard` must not wait: aiohttp drops what is buffered at a cut."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self._idle_timeout_s)
+        stood = False
+
+        def on_open() -> None:
+            nonlocal stood
+            stood = True
+            opened()
+
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
@@ -45,7 +52,7 @@ class HubStream:
                     self._url,
                     session=session,
                     max_connect_retry=0,
-                    on_open=opened,
+                    on_open=on_open,
                     on_error=_raise_ended,
                     headers={"Authorization": f"Bearer {self._api_key}", "User-Agent": "drover"},  # it changes them
                     read_bufsize=MAX_LINE_BYTES,
@@ -65,12 +72,19 @@ class HubStream:
         except aiohttp.SocketTimeoutError as error:
             raise HubUnavailableError(f"The stream was silent for {self._idle_timeout_s:g} s.") from error
         except StreamEndedError as error:
-            refused = error.__context__  # the library calls on_error while it handles a failed connect, too
-            told = f"The hub could not be reached: {refused}" if refused else "The hub closed the stream."
-            raise HubUnavailableError(told) from error
-        except (OSError, aiohttp.ClientError, HttpProcessingError, UnicodeDecodeError, TimeoutError) as error:
+            raise HubUnavailableError(_end_told(error.__context__, stood=stood)) from error
+        except (OSError, aiohttp.ClientError, HttpProcessingError, UnicodeDecodeError, OverflowError) as error:
             raise HubUnavailableError(f"The stream broke: {str(error) or type(error).__name__}") from error
-        raise HubUnavailableError("The hub answered that there is no stream (204).")
+        raise HubUnavailableError("The stream ended.")
+
+
+def _end_told(failed: BaseException | None, *, stood: bool) -> str:
+    """The library calls on_error after a failed connect and after a strange answer, too."""
+    if failed is not None:
+        return f"The hub could not be reached: {failed}"
+    if stood:
+        return "The hub closed the stream."
+    return "The hub answered with something else than an event stream; check OXEN_BASE_URL."
 
 
 def _raise_ended() -> None:

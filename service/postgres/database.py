@@ -20,11 +20,11 @@ UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what a connection says that was ended, until the driver has noticed
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting, cancelled by somebody or by a statement_timeout
+    asyncpg.PostgresSystemError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # a lock_timeout; a database that is closed to connections for a while
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
@@ -35,6 +35,7 @@ WRONG_SETTINGS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ClientConfigurationError,
 )
+CONNECTING = "connecting"
 SESSION = {
     "application_name": "drover",
     "jit": "off",
@@ -55,7 +56,7 @@ class Database:
 
     async def open(self) -> None:
         """Connects. ConfigurationError for a wrong database, user or URL; DatabaseUnavailableError when it is away."""
-        with _translated("connecting to Postgres"):
+        with _translated(CONNECTING):
             self._pool = await asyncpg.create_pool(
                 self._dsn,
                 min_size=1,
@@ -109,7 +110,7 @@ class Database:
 
     async def dedicated(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pool, for LISTEN, which a pooled one forgets when it is given back."""
-        with _translated("opening the notification connection"):
+        with _translated("opening the notification connection", self._pool):
             return await asyncpg.connect(
                 self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=SESSION
             )
@@ -130,13 +131,19 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, WRONG_SETTINGS):
-            raise ConfigurationError(
-                f"Postgres refuses the connection ({type(error).__name__}); check DROVER_DATABASE_URL."
-            ) from error
+            refusal = f"Postgres refuses the connection ({type(error).__name__}); check DROVER_DATABASE_URL."
+            if self._pool is None:
+                raise ConfigurationError(refusal) from error
+            # The settings were right once: somebody changes a password or restores the database. To be waited out, or
+            # the workers would take every message at hand for the one that is at fault.
+            raise DatabaseUnavailableError(refusal) from error
         if not isinstance(error, UNAVAILABLE):
             return
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
             with suppress(asyncpg.InterfaceError):  # the pool may be closing
                 asyncio.ensure_future(self._pool.expire_connections())  # noqa: RUF006 - the pool outlives it
         told = str(error) or type(error).__name__
+        if self._purpose == CONNECTING:
+            told = f"Postgres could not be reached ({told}); check that it runs, and DROVER_DATABASE_URL."
+            raise DatabaseUnavailableError(told) from error
         raise DatabaseUnavailableError(f"Postgres did not do it ({self._purpose}): {told}") from error

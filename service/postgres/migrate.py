@@ -1,4 +1,4 @@
-"""Numbered SQL files, applied in order, each in a transaction of its own, under an advisory lock.
+"""Numbered SQL files, applied in order under an advisory lock: all that are missing, or none of them.
 
 A library would bring a second driver or an ORM for what is one loop here (yoyo needs psycopg, Alembic SQLAlchemy).
 Migrations are additive: the code before and the code after each of them can live with the schema.
@@ -51,6 +51,16 @@ def available() -> list[Migration]:
 
 async def apply_migrations(database: Database) -> list[Migration]:
     """Applies what is missing; several replicas may call it at once. Answers what this call applied."""
+    try:
+        return await _apply_missing(database)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigurationError(
+            f"The user of DROVER_DATABASE_URL may not create the tables ({error}); grant it create on the schema, or "
+            "run `drover migrate` as a user who may."
+        ) from error
+
+
+async def _apply_missing(database: Database) -> list[Migration]:
     async with database.connection("migrating") as connection, connection.transaction():
         await connection.execute("select pg_advisory_xact_lock($1)", LOCK)
         await connection.execute(CREATE)

@@ -85,6 +85,7 @@ class RequestStore:
 
     async def apply(self, decisions: Sequence[tuple[Decision, Sequence[OutboxEvent]]], now: datetime) -> set[str]:
         """Writes decisions with their events; answers the ids whose version was still the one decided on."""
+        decisions = sorted(decisions, key=_by_request)  # rows are locked in one order, so no two writers embrace
         requests = [
             (
                 decision.after.request_id,
@@ -161,6 +162,10 @@ class RequestStore:
         """How many requests wait, by state."""
         return {row["state"]: row["count"] for row in await self._database.fetch("count_by_state")}
 
-    async def delete_old(self, statement: str, before: datetime, limit: int) -> None:
-        """One bounded step of a janitor's statement (`janitor.sql`)."""
-        await self._database.fetch(statement, before, limit)
+    async def delete_old(self, statement: str, before: datetime, limit: int) -> int:
+        """One bounded step of a janitor's statement (`janitor.sql`); how many rows went."""
+        return int(await self._database.fetchval(statement, before, limit))
+
+
+def _by_request(decided: tuple[Decision, Sequence[OutboxEvent]]) -> str:
+    return decided[0].after.request_id

@@ -94,12 +94,15 @@ class Consumer:
     def acknowledge(self, deliveries: Sequence[object]) -> None:
         """Acknowledges, with one frame where no older delivery still waits. A lost session's are left."""
         session = self._session
-        ours = (delivery for delivery in deliveries if isinstance(delivery, RabbitDelivery))
-        tags = sorted(delivery.tag for delivery in ours if delivery.session is session)
-        if session is None or not tags:
+        if session is None:
+            return
+        ours = (item for item in deliveries if isinstance(item, RabbitDelivery) and item.session is session)
+        # A second acknowledgement of a tag would make the broker close the channel.
+        tags = sorted({delivery.tag for delivery in ours if delivery.tag in session.outstanding})
+        if not tags:
             return
         for tag in tags:
-            session.outstanding.pop(tag, None)
+            del session.outstanding[tag]
         oldest = next(iter(session.outstanding), None)
         together = [tag for tag in tags if oldest is None or tag < oldest]
         frames = [(together[-1], True)] if together else []

@@ -181,7 +181,10 @@ def _fault(message: Message, body: RequestBody, rules: RequestRules) -> Fault | 
     faults += [{"path": pointer(path), "message": text} for path, text in unfit(body.input, ("input",))]
     if faults:
         return Fault(ErrorCode.INVALID_INPUT, "The input cannot be passed on.", tuple(faults))
-    details = [*_metadata_faults(body), *_property_faults(message, rules)]
+    details: list[dict[str, object]] = [
+        {"path": pointer(path), "message": text} for path, text in unfit(body.model, ("model",))
+    ]
+    details += [*_metadata_faults(body), *_property_faults(message, rules)]
     if body.target_namespace is not None and body.target_namespace not in rules.target_namespaces:
         text = "is not one of the namespaces that this service may bill (DROVER_TARGET_NAMESPACES)"
         details.append({"path": "/target_namespace", "message": text})

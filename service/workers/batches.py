@@ -49,14 +49,15 @@ class Batches(Generic[T]):
         self._filled.set()
 
     async def run(self) -> None:
-        """Flushes until cancelled."""
+        """Flushes until cancelled. An item stays here until it is done, so a run that is begun anew goes on with it."""
         while True:
-            await self._filled.wait()
-            self._filled.clear()
             while self._items:
-                batch, self._items = self._items[: self._limit], self._items[self._limit :]
+                batch = self._items[: self._limit]
                 await self._until_done(batch)
+                del self._items[: len(batch)]
             self._emptied.set()
+            self._filled.clear()
+            await self._filled.wait()
 
     async def drain(self) -> None:
         """Waits until everything handed over has been flushed."""

@@ -34,10 +34,10 @@ CONFLICT = Fault(
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A delivery on its way in. `looked_up`: its model has been asked for, once; go on with what is known."""
+    """A delivery, read and judged as far as that can be done without the database."""
 
     delivery: Delivery
-    looked_up: bool = False
+    read: Identified | Unidentified
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,18 @@ class Intake:
         self._lookup_timeout_s = lookup_timeout_s
         self._lookups: set[asyncio.Task[None]] = set()
         self._arrivals: Batches[Arrival] = Batches("intake", self._take_in, batch_limit, self._poisoned)
-        self._quarantine: Batches[Refusal] = Batches("quarantine", self._quarantine_all, 50)
+        # One at a time: a batch that is tried again would quarantine its first messages again.
+        self._quarantine: Batches[Refusal] = Batches("quarantine", self._quarantine_one, 1)
 
     def receive(self, delivery: Delivery) -> None:
         """Takes over one delivery; it is acknowledged once it is safe."""
-        self._arrivals.add(Arrival(delivery))
+        read = read_message(delivery.message, self._rules, utc_now())
+        if isinstance(read, Identified) and read.accepted is not None:
+            model = read.accepted.request.model
+            if self._catalogue.known(model) is None:
+                self._look_up_first(delivery, read, model)
+                return
+        self._arrivals.add(Arrival(delivery, self._judged(read)))
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -99,19 +106,45 @@ class Intake:
         await self._quarantine.drain()
         await self._inbox.settle()
 
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def _judged(self, read: Identified | Unidentified) -> Identified | Unidentified:
+        """What the model's schema makes of it. With the hub away and nothing remembered it is stored unchecked, and
+        checked before it is submitted."""
+        if isinstance(read, Unidentified) or read.accepted is None:
+            return read
+        new = read.accepted
+        match self._catalogue.known(new.request.model):
+            case None:
+                return read
+            case Fault() as fault:
+                return replace(read, accepted=None, fault=fault)
+            case ModelSchema() as schema:
+                faults = schema.fault(new.input)
+                if faults is not None:
+                    return replace(read, accepted=None, fault=faults)
+                return replace(read, accepted=_with_seed(new, schema))
+
+    def _look_up_first(self, delivery: Delivery, read: Identified, model: str) -> None:
+        """Lets one message wait for its model while the others go on."""
+        task = asyncio.create_task(self._look_up(delivery, read, model))
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _look_up(self, delivery: Delivery, read: Identified, model: str) -> None:
+        try:
+            async with asyncio.timeout(self._lookup_timeout_s):
+                await self._catalogue.look_up(model)
+        except (HubUnavailableError, TimeoutError) as error:
+            log.warning("model.not_looked_up", model=model, reason=str(error) or "the look-up timed out")
+        finally:
+            self._arrivals.add(Arrival(delivery, self._judged(read)))
+
     # -- one batch ------------------------------------------------------------------------------------------------
 
     async def _take_in(self, arrivals: list[Arrival]) -> None:
         began = time.monotonic()
-        now = utc_now()
-        ready: list[tuple[Delivery, Identified | Unidentified]] = []
-        for arrival in arrivals:
-            read = read_message(arrival.delivery.message, self._rules, now)
-            judged = self._judged(read, looked_up=arrival.looked_up)
-            if judged is None:
-                self._look_up_first(arrival, read)
-            else:
-                ready.append((arrival.delivery, judged))
+        ready = [(arrival.delivery, arrival.read) for arrival in arrivals]
         refusals = [self._unidentified(d, read) for d, read in ready if isinstance(read, Unidentified)]
         new = 0
         for round_ in _rounds([(d, read) for d, read in ready if isinstance(read, Identified)]):
@@ -131,40 +164,6 @@ class Intake:
             await self._elsewhere.wake_relay()
         self._metrics.batch("intake", len(arrivals), time.monotonic() - began)
         log.info("intake.batch", size=len(arrivals), stored=new, refused=len(refusals))
-
-    def _judged(self, read: Identified | Unidentified, *, looked_up: bool) -> Identified | Unidentified | None:
-        """What the model's schema makes of it; None when the model has to be asked for first."""
-        if isinstance(read, Unidentified) or read.accepted is None:
-            return read
-        new = read.accepted
-        verdict = self._catalogue.known(new.request.model)
-        match verdict:
-            case None:
-                return read if looked_up else None  # the hub is away: stored unchecked, checked before it is submitted
-            case Fault():
-                return replace(read, accepted=None, fault=verdict)
-            case ModelSchema():
-                fault = verdict.fault(new.input)
-                if fault is not None:
-                    return replace(read, accepted=None, fault=fault)
-                return replace(read, accepted=_with_seed(new, verdict))
-
-    def _look_up_first(self, arrival: Arrival, read: Identified | Unidentified) -> None:
-        """Lets one message wait for its model while the others of its batch go on."""
-        assert isinstance(read, Identified)  # noqa: S101 - only these have a model
-        assert read.accepted is not None  # noqa: S101
-        task = asyncio.create_task(self._look_up(arrival, read.accepted.request.model))
-        self._lookups.add(task)
-        task.add_done_callback(self._lookups.discard)
-
-    async def _look_up(self, arrival: Arrival, model: str) -> None:
-        try:
-            async with asyncio.timeout(self._lookup_timeout_s):
-                await self._catalogue.look_up(model)
-        except (HubUnavailableError, TimeoutError) as error:
-            log.warning("model.not_looked_up", model=model, reason=str(error) or "the look-up timed out")
-        finally:
-            self._arrivals.add(replace(arrival, looked_up=True))
 
     async def _store_round(self, round_: Sequence[tuple[Delivery, Identified]]) -> tuple[list[Refusal], int]:
         """Stores what is new, repeats what is known; answers the refusals and how many were new."""
@@ -243,7 +242,7 @@ class Intake:
         if answers:
             await self._store.insert_answers(answers, utc_now())
 
-    async def _quarantine_all(self, refusals: list[Refusal]) -> None:
+    async def _quarantine_one(self, refusals: list[Refusal]) -> None:
         for refusal in refusals:
             await self._bus.quarantine(refusal.delivery.message, refusal.reason or "")
         await self._answer(refusals)

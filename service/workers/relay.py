@@ -45,6 +45,7 @@ class Relay:
         self._term = term
         self._batch_limit = batch_limit
         self._backoff = Backoff(first=1.0, limit=300.0)
+        self._one_at_a_time = asyncio.Lock()  # a drain beside the loop would publish the same rows
 
     async def run(self) -> None:
         """Publishes until cancelled."""
@@ -71,18 +72,25 @@ class Relay:
 
     async def run_once(self) -> int:
         """One batch: the events it published. BrokerUnavailableError when the broker went away in it."""
+        async with self._one_at_a_time:
+            return await self._publish_batch()
+
+    async def _publish_batch(self) -> int:
         began = time.monotonic()
         rows = await self._events.due(self._batch_limit, utc_now())
         if not rows:
             return 0
         tally = Tally()
         await asyncio.gather(*(self._publish_chain(chain, tally) for chain in _chains(rows)))
-        await self._mark(tally)
+        marked = await self._mark(tally)
         self._metrics.batch("relay", len(rows), time.monotonic() - began)
         if len(rows) > 1:
             log.info("relay.batch", size=len(rows), published=len(tally.published))
         if tally.cut_off is not None:
             raise BrokerUnavailableError(tally.cut_off)
+        if tally.published and not marked:  # the term is over: pause, or the same events would go out in a tight loop
+            log.warning("relay.not_marked", term=self._term, published=len(tally.published))
+            return 0
         return len(tally.published)
 
     async def _publish_chain(self, chain: Sequence[OutboxRow], tally: Tally) -> None:
@@ -108,10 +116,10 @@ class Relay:
             self._metrics.replies_undeliverable.inc()
             log.info("reply.undeliverable", request_id=event.request_id, reply_to=event.reply_to)
 
-    async def _mark(self, tally: Tally) -> None:
-        now = utc_now()
+    async def _mark(self, tally: Tally) -> int:
+        now, marked = utc_now(), 0
         if tally.published:
-            await self._events.mark_published([row.row_id for row in tally.published], self._term, now)
+            marked = await self._events.mark_published([row.row_id for row in tally.published], self._term, now)
             for row in tally.published:
                 self._metrics.published.labels(row.event.type).inc()
         if tally.failed:
@@ -125,6 +133,7 @@ class Relay:
                     for row, _ in tally.failed
                 ]
             )
+        return marked
 
 
 def _chains(rows: Iterable[OutboxRow]) -> list[list[OutboxRow]]:

@@ -51,12 +51,16 @@ class Settler:
             if not waiting:
                 return
             await self._load(waiting)
-            decisions = [
-                (case, decision)
-                for case in waiting
-                if case.snapshot is not None and (decision := decide(case.snapshot, case.facts, now)) is not None
-            ]
+            decisions = []
+            for case in waiting:
+                decision = decide(case.snapshot, case.facts, now) if case.snapshot is not None else None
+                if decision is not None:
+                    decisions.append((case, decision))
+                else:
+                    _note_unowned(case)
             waiting = await self._write(decisions, now)
+        if not waiting:
+            return
         for case in waiting:
             log.error("request.contended", request_id=case.request_id, rounds=MAX_ROUNDS)
         raise TransientError(f"{len(waiting)} requests changed under every decision about them.")
@@ -153,6 +157,13 @@ def _merged(cases: Iterable[Case]) -> Iterable[Case]:
         else:
             known.facts.extend(case.facts)
     return merged.values()
+
+
+def _note_unowned(case: Case) -> None:
+    """Generations that the hub accepted for a request which cannot take them any more: paid for, so never silent."""
+    owned = {output.generation_id for output in case.snapshot.outputs} if case.snapshot is not None else set()
+    if unowned := [generation_id for generation_id in accepted_ids([case]) if generation_id not in owned]:
+        log.error("generation.unowned", request_id=case.request_id, generation_id=unowned)
 
 
 def accepted_ids(cases: Iterable[Case]) -> list[str]:

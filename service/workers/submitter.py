@@ -31,7 +31,11 @@ GATHER_S = 0.004  # how long a busy submitter lets free slots gather, so that cl
 
 
 class Submitter:
-    """Up to `concurrency` POSTs at a time; outcomes are written in batches."""
+    """Up to `concurrency` POSTs at a time; outcomes are written in batches.
+
+    A slot is free again when the outcome is written, not when it is known: so no more than `concurrency` requests are
+    ever without a written outcome, and that many doubts at the most are left behind by a replica that dies.
+    """
 
     name = "submitter"
 
@@ -61,9 +65,10 @@ class Submitter:
         self._submit_timeout_s = submit_timeout_s
         self._backoff = Backoff(first=1.0, limit=60.0)
         self._posts: set[asyncio.Task[None]] = set()
+        self._held = 0  # claimed here, and not yet written
         self._slot_freed = asyncio.Event()
         self._stopping = False
-        self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes)
+        self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes, poisoned=self._freed)
 
     async def run(self) -> None:
         """Works until cancelled; drain first, since a cancelled POST is a doubt."""
@@ -91,33 +96,38 @@ class Submitter:
                 log.warning("submitter.claim_failed", reason=str(error), failures=failures)
                 await asyncio.sleep(Backoff().jittered(failures))
                 continue
+            self._held += len(claimed)
             for item in claimed:
                 task = asyncio.create_task(self._post(item))
                 self._posts.add(task)
-                task.add_done_callback(self._freed)
+                task.add_done_callback(self._posted)
             if len(claimed) < wanted:
                 await self._wakeups.requests.wait()
             await self._until_slots_are_free()
 
     async def _claim(self) -> tuple[list[Claimed], int]:
         """Claims as many as there are free slots."""
-        free = self._concurrency - len(self._posts)
+        free = self._concurrency - self._held
         if free <= 0 or self._stopping:
             return [], 0
         lease_s = self._submit_timeout_s + CLAIM_MARGIN_S
         return await self._store.claim(free, self._holder, lease_s, utc_now()), free
 
-    def _freed(self, post: asyncio.Task[None]) -> None:
+    def _posted(self, post: asyncio.Task[None]) -> None:
         self._posts.discard(post)
-        self._slot_freed.set()
         if not post.cancelled() and (error := post.exception()) is not None:
             # The outcome was not handed over: the claim will run out and the request be looked for upstream.
             log.error("submitter.post_broken", exc_info=error)
+            self._freed()
+
+    def _freed(self, *_: object) -> None:
+        self._held -= 1
+        self._slot_freed.set()
 
     async def _until_slots_are_free(self) -> None:
-        if len(self._posts) > self._concurrency // 2:
+        if self._held > self._concurrency // 2:
             await asyncio.sleep(GATHER_S)
-        while len(self._posts) >= self._concurrency and not self._stopping:
+        while self._held >= self._concurrency and not self._stopping:
             self._slot_freed.clear()
             await self._slot_freed.wait()
 
@@ -156,6 +166,8 @@ class Submitter:
         self._metrics.batch("outcomes", len(batch), time.monotonic() - began)
         if len(batch) > 1:
             log.info("outcomes.batch", size=len(batch))
+        for _ in batch:
+            self._freed()
         began_at = {claimed.request.request_id: claimed.began_at for claimed, _ in batch}
         await self._gap.close_for(
             {generation_id: began_at[case.request_id] for case in cases for generation_id in accepted_ids([case])}

@@ -1,16 +1,18 @@
 -- name: insert_requests
--- Stores new requests with their first event; answers the ids that were new. A known id is left alone.
+-- Stores new requests with their first event; answers the ids that were new. A known id is left alone; of an id that
+-- comes twice here, the first one counts.
 with incoming as (
-    select *
+    select distinct on (request_id) *
     from unnest(
         $1::text[], $2::text[], $3::text[], $4::json[], $5::boolean[], $6::smallint[], $7::text[], $8::bytea[],
         $9::numeric[], $10::boolean[], $11::smallint[], $12::timestamptz[], $13::json[], $14::text[], $15::text[],
         $16::text[], $17::text[], $18::uuid[], $19::bytea[]
-    ) as i (
+    ) with ordinality as i (
         request_id, source, model, input, input_checked, num_generations, target_namespace, content_hash,
         seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to,
-        traceparent, tracestate, event_id, event_body
+        traceparent, tracestate, event_id, event_body, place
     )
+    order by request_id, place
 ),
 inserted as (
     insert into requests (
@@ -23,6 +25,7 @@ inserted as (
         content_hash, seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to, traceparent,
         tracestate, $20, $20
     from incoming
+    order by place -- `arrival` counts up in the order in which they came
     on conflict (request_id) do nothing
     returning request_id
 ),
@@ -35,6 +38,7 @@ announced as (
         event_id, request_id, 1, true, false, 'generation.accepted', 'generation.accepted', event_body,
         correlation_id, traceparent, tracestate, $20
     from incoming join inserted using (request_id)
+    order by place
 )
 select request_id from inserted;
 

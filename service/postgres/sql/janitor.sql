@@ -1,14 +1,38 @@
 -- name: delete_ended_requests
--- Requests that ended before $1, at most $2 of them; their outputs go with them.
-delete from requests
-where request_id in (select request_id from requests where finished_at < $1 order by finished_at limit $2);
+-- Requests that ended before $1 and have nothing left to tell, at most $2 of them; answers how many. Their outputs and
+-- events go with them: an event that stayed would stand in the way of the same id when it comes again.
+with old as (
+    select r.request_id
+    from requests r
+    where r.finished_at < $1
+        and not exists (select from outbox o where o.request_id = r.request_id and o.published_at is null)
+    order by r.finished_at
+    limit $2
+),
+told as (
+    delete from outbox o using old where o.request_id = old.request_id and o.stored and not o.repeated
+),
+gone as (
+    delete from requests r using old where r.request_id = old.request_id returning r.request_id
+)
+select count(*) from gone;
 
 -- name: delete_published_events
--- Events published before $1, at most $2 of them.
-delete from outbox
-where row_id in (select row_id from outbox where published_at < $1 order by published_at limit $2);
+-- Events published before $1 that no request took along (rejections, repeats), at most $2 of them; answers how many.
+with gone as (
+    delete from outbox
+    where row_id in (select row_id from outbox where published_at < $1 order by published_at limit $2)
+    returning row_id
+)
+select count(*) from gone;
 
 -- name: delete_old_orphans
--- Ends of generations that were not ours.
-delete from orphan_events
-where generation_id in (select generation_id from orphan_events where received_at < $1 order by received_at limit $2);
+-- Ends of generations that were not ours; answers how many.
+with gone as (
+    delete from orphan_events
+    where generation_id in (
+        select generation_id from orphan_events where received_at < $1 order by received_at limit $2
+    )
+    returning generation_id
+)
+select count(*) from gone;

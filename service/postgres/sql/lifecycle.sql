@@ -1,6 +1,7 @@
 -- name: claim
 -- Takes up to $1 waiting requests for one replica: sources in turn, within a source by priority, then by age.
--- The sources come from a loose index scan, so the cost follows the number of sources and not of requests.
+-- The sources come from a loose index scan, so the cost follows the number of sources and not of requests. What makes a
+-- candidate ours is its version, never `state = 'accepted'` once more: that would invite a scan of all that wait.
 with recursive sources as (
     (select source from requests where state = 'accepted' order by source limit 1)
     union all
@@ -10,10 +11,10 @@ with recursive sources as (
     where s.source is not null
 ),
 candidates as (
-    select c.request_id, c.turn, c.arrival
+    select c.request_id, c.version, c.turn, c.arrival
     from sources s
     cross join lateral (
-        select r.request_id, r.arrival, row_number() over (order by r.priority desc, r.arrival) as turn
+        select r.request_id, r.version, r.arrival, row_number() over (order by r.priority desc, r.arrival) as turn
         from requests r
         where r.state = 'accepted' and r.source = s.source and r.next_attempt_at <= $4
         order by r.priority desc, r.arrival
@@ -26,8 +27,7 @@ candidates as (
 locked as (
     select r.request_id
     from requests r
-    join candidates c using (request_id)
-    where r.state = 'accepted'
+    join candidates c on c.request_id = r.request_id and c.version = r.version
     order by c.turn, c.arrival
     for update of r skip locked
 )
@@ -39,7 +39,7 @@ set state = 'submitting',
     claimed_by = $2,
     claim_expires_at = clock_timestamp() + make_interval(secs => $3)
 from locked l
-where r.request_id = l.request_id and r.state = 'accepted'
+where r.request_id = l.request_id
 returning
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
@@ -122,10 +122,11 @@ announced as (
     from unnest(
         $16::uuid[], $17::text[], $18::integer[], $19::boolean[], $20::text[], $21::bytea[], $22::text[], $23::text[],
         $24::text[], $25::text[]
-    ) as e (
-        event_id, request_id, sequence, terminal, type, body, correlation_id, reply_to, traceparent, tracestate
+    ) with ordinality as e (
+        event_id, request_id, sequence, terminal, type, body, correlation_id, reply_to, traceparent, tracestate, place
     )
     join updated u on u.request_id = e.request_id
+    order by e.place -- the relay publishes by row_id; a join promises no order
 )
 select request_id from updated;
 

@@ -1,5 +1,6 @@
 -- name: due_events
--- The oldest events that may be published now. One that waits for its back-off holds back only its own request.
+-- The oldest events that may be published now. One that waits for its back-off holds back only its own request; the
+-- answer to a message that was not accepted belongs to none, whatever id it names.
 select
     o.row_id, o.event_id, o.request_id, o.sequence, o.stored, o.routing_key, o.type, o.body, o.terminal,
     o.correlation_id, o.reply_to, o.traceparent, o.tracestate, o.failures
@@ -10,6 +11,8 @@ where o.published_at is null
         select from outbox p
         where p.published_at is null
             and p.request_id = o.request_id
+            and p.stored
+            and o.stored
             and p.sequence < o.sequence
             and p.next_attempt_at > $1
     )
@@ -17,12 +20,16 @@ order by o.row_id
 limit $2;
 
 -- name: mark_published
--- What the broker has confirmed. Written only in the term in which it was published.
-update outbox o
-set published_at = $2
-where o.row_id = any($1::bigint[])
-    and o.published_at is null
-    and exists (select from leadership l where l.lane = $3 and l.term = $4);
+-- What the broker has confirmed. Written only in the term in which it was published; answers how many were.
+with marked as (
+    update outbox o
+    set published_at = $2
+    where o.row_id = any($1::bigint[])
+        and o.published_at is null
+        and exists (select from leadership l where l.lane = $3 and l.term = $4)
+    returning o.row_id
+)
+select count(*) from marked;
 
 -- name: mark_failed
 -- What could not be published waits for a back-off of its own.
