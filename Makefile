@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup demo test check up down status serve lock clean
+.PHONY: help setup demo test check bench up down status serve lock clean
 
 # A Python for the scripts that run before .venv exists; looked for once, and only when a target needs it.
 PYTHON ?= $(eval PYTHON := $$(shell deploy/local/python.sh))$(or $(PYTHON),$(error no Python found))
@@ -35,6 +35,10 @@ check: setup ## format, lint, types, direction of the imports, lock files, nothi
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/unit/test_architecture.py
 	$(BIN)/python deploy/local/lock.py check
 	$(BIN)/python deploy/local/committed.py
+
+bench: setup ## how long after the hub's completion a consumer holds the event, on an idle system
+	@$(LOCAL)/stack.py up --home $(HOME_DIR)
+	@servers=$$($(LOCAL)/stack.py env --home $(HOME_DIR)) && eval "$$servers" && $(BIN)/python -m tests.bench.idle $(ARGS)
 
 up: ## start the local Postgres, RabbitMQ and sandbox
 	@$(LOCAL)/install.py demo
