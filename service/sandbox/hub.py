@@ -1,0 +1,148 @@
+"""What the hub does with a request once it is understood, without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from service.sandbox.agenda import Agenda
+from service.sandbox.catalog import Catalog, Model
+from service.sandbox.commission import Commission, ParametersError
+from service.sandbox.faults import Faults
+from service.sandbox.generation import CANCELLED, FAILED, SUCCEEDED, Generation, Ledger
+from service.sandbox.results import Results
+from service.sandbox.stream import Broadcast
+
+if TYPE_CHECKING:
+    from service.sandbox.options import SandboxOptions
+    from service.sandbox.studio import Studio
+
+COMPLETED = "media_generation_completed"
+
+# The share of a generation's delay during which it is still `queued`.
+_QUEUED_SHARE = 0.2
+
+
+class Hub:
+    """Generations from their acceptance to their end. `base_url` is put in front of result paths."""
+
+    def __init__(self, options: SandboxOptions, studio: Studio | None) -> None:
+        self._options = options
+        self._studio = studio
+        self._agenda: Agenda[Generation] = Agenda(self._fall_due)
+        self._renderings: set[asyncio.Task[None]] = set()
+        self._random = random.Random()  # noqa: S311  # jitter and dropped events, nothing secret
+        self.base_url = ""
+        self.catalog = Catalog()
+        self.ledger = Ledger()
+        self.faults = Faults()
+        self.broadcast = Broadcast(options.keep_alive_s)
+        self.results = Results(ttl_s=options.url_ttl_s, max_bytes=options.results_max_bytes)
+
+    def accept(self, model: Model, parameters: dict[str, Any], namespace: str | None, count: int) -> list[Generation]:
+        """Start `count` generations of the same parameters."""
+        now = time.time()
+        return [self._start(model, parameters, namespace or self._options.namespace, now) for _ in range(count)]
+
+    def cancel(self, generation: Generation) -> None:
+        """End an active generation without any event; nothing happens to one that has ended."""
+        if generation.active:
+            self.ledger.settle(generation, CANCELLED)
+
+    def result_url(self, generation: Generation) -> str | None:
+        """A fresh presigned URL of a generation that succeeded: each answer that shows one signs its own."""
+        if generation.end != SUCCEEDED:
+            return None
+        name = generation.file.name if generation.file else f"{generation.id}.{_suffix(generation)}"
+        return self.base_url + self.results.sign(name)
+
+    def view(self, generation: Generation) -> dict[str, Any]:
+        """A generation as list and get show it."""
+        return generation.view(self.result_url(generation))
+
+    async def wait(self, generation: Generation) -> None:
+        """Until it has ended."""
+        if generation.active:
+            if generation.waiter is None:
+                generation.waiter = asyncio.get_running_loop().create_future()
+            # One waiter that is cancelled, because its client has gone, must not end the others' waiting.
+            await asyncio.shield(generation.waiter)
+
+    async def close(self) -> None:
+        """Drop all that is under way, and end the streams and the waiting. The files stay."""
+        self._agenda.close()
+        for rendering in self._renderings:
+            rendering.cancel()
+        await asyncio.gather(*self._renderings, return_exceptions=True)
+        if self._studio is not None:
+            await self._studio.close()
+        for generation in self.ledger.active.values():
+            if generation.waiter is not None:
+                generation.waiter.cancel()
+        self.broadcast.close()
+
+    def _start(self, model: Model, parameters: dict[str, Any], namespace: str, now: float) -> Generation:
+        delay_s, jitter_s = self._options.delay_s, self._options.jitter_s
+        if jitter_s:
+            delay_s = max(0.0, delay_s + self._random.uniform(-jitter_s, jitter_s))
+        generation = Generation(model, parameters, namespace, now, now + delay_s * _QUEUED_SHARE)
+        self.ledger.add(generation)
+        self._agenda.add(delay_s, generation)
+        return generation
+
+    def _fall_due(self, generation: Generation) -> None:
+        if not generation.active:
+            return
+        try:
+            commission = generation.model.judge(generation.parameters)
+        except ParametersError as refusal:
+            self._end(generation, FAILED, str(refusal))
+            return
+        if self._studio is None:
+            self._end(generation, SUCCEEDED)
+        else:
+            self._spawn(self._render(self._studio, generation, commission))
+
+    async def _render(self, studio: Studio, generation: Generation, commission: Commission) -> None:
+        path = self.results.path(f"{generation.id}.{commission.suffix}")
+        try:
+            rendered = await studio.render(commission, path, lambda: not generation.active)
+        except Exception as error:  # noqa: BLE001  # whatever broke the rendering, the generation has to end
+            path.unlink(missing_ok=True)
+            if generation.active:
+                self._end(generation, FAILED, f"Rendering failed: {error}")
+            return
+        if rendered and generation.active:
+            self.results.keep(path)
+            generation.file = path
+            self._end(generation, SUCCEEDED)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _end(self, generation: Generation, end: str, error: str | None = None) -> None:
+        """Enter the end first, then tell of it: who asks because of the event must find it ended."""
+        self.ledger.settle(generation, end, error)
+        if self.faults.events_dropped and self._random.random() < self.faults.events_dropped:
+            return
+        event: dict[str, object] = {
+            "generation_id": generation.id,
+            "status": end,
+            "media_type": generation.media_type,
+        }
+        if end == SUCCEEDED:
+            event |= {"model": generation.model.id, "url": self.result_url(generation)}
+        else:
+            event["error"] = error
+        self.broadcast.publish(COMPLETED, event)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._renderings.add(task)
+        task.add_done_callback(self._renderings.discard)
+
+
+def _suffix(generation: Generation) -> str:
+    return "mp4" if generation.media_type == "video" else "png"
