@@ -1,0 +1,70 @@
+"""The pulse: work that nobody here was told of is noticed, and a database that is away costs one look."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import pytest
+
+from service.domain.errors import DatabaseUnavailableError
+from service.supervisor import Component
+from service.workers.wakeups import Pulse, Wakeups
+
+pytestmark = pytest.mark.asyncio
+
+
+class Waiting:
+    """As much of the store as the pulse asks: is there work? Each answer once, then nothing."""
+
+    def __init__(self, *answers: tuple[bool, bool, bool] | Exception) -> None:
+        self._answers = list(answers)
+        self.idle = asyncio.Event()
+
+    async def pending(self, now: datetime) -> tuple[bool, bool, bool]:
+        assert now.tzinfo is not None
+        if not self._answers:
+            self.idle.set()
+            return False, False, False
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def pulse(store: Waiting, wakeups: Wakeups) -> Pulse:
+    return Pulse(store, wakeups, interval_s=0.001)  # type: ignore[arg-type]  # it asks one question
+
+
+def flags(wakeups: Wakeups) -> tuple[bool, bool, bool]:
+    return wakeups.requests.is_set(), wakeups.events.is_set(), wakeups.claims.is_set()
+
+
+@pytest.mark.parametrize(
+    "pending", [(False, False, False), (True, False, False), (False, True, False), (False, False, True), (True,) * 3]
+)
+async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: tuple[bool, bool, bool]) -> None:
+    wakeups = Wakeups()
+    await pulse(Waiting(pending), wakeups).look()
+    assert flags(wakeups) == pending
+
+
+async def test_a_flag_that_somebody_set_is_not_taken_back() -> None:
+    wakeups = Wakeups()
+    wakeups.events.set()
+    await pulse(Waiting((False, False, False)), wakeups).look()
+    assert flags(wakeups) == (False, True, False)
+
+
+async def test_a_database_that_is_away_costs_one_look_and_not_the_pulse() -> None:
+    wakeups, store = Wakeups(), Waiting(DatabaseUnavailableError("restarting"), (True, False, False))
+    component: Component = pulse(store, wakeups)
+    running = asyncio.create_task(component.run())
+    try:
+        await asyncio.wait_for(wakeups.requests.wait(), 5)
+        await asyncio.wait_for(store.idle.wait(), 5)
+        await component.drain()
+        assert not running.done()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
