@@ -200,7 +200,7 @@ class App:
     # -- health ---------------------------------------------------------------------------------------------------
 
     def _failing(self) -> str | None:
-        worst = max(self.supervisor.failures.items(), key=lambda item: item[1], default=("", 0))
+        worst = max(self.supervisor.failures().items(), key=lambda item: item[1], default=("", 0))
         return f"{worst[0]} broke {worst[1]} times in a row" if worst[1] >= TOO_MANY_FAILURES else None
 
     async def _database_fault(self) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from types import CoroutineType
+from typing import Any, Protocol
 
 import structlog
 
@@ -35,6 +36,27 @@ class Component(Protocol):
         ...
 
 
+async def run_together(*parts: CoroutineType[Any, Any, None]) -> None:
+    """Runs the endless loops of one component until one of them ends, which fails them all.
+
+    A bare TaskGroup takes a child that was cancelled for one that is done, and a frozen broker makes drivers cancel
+    what nobody cancelled: the component would look alive with a loop missing.
+    """
+    async with asyncio.TaskGroup() as group:
+        for part in parts:
+            group.create_task(_endless(part))
+
+
+async def _endless(part: CoroutineType[Any, Any, None]) -> None:
+    try:
+        await part
+    except asyncio.CancelledError as error:
+        if _is_cancelled():
+            raise
+        raise RuntimeError(f"A driver cut {part.__qualname__} off.") from error
+    raise RuntimeError(f"{part.__qualname__} returned.")
+
+
 class Supervisor:
     """Runs components; `stop` drains them in the order in which they were given, then ends them all."""
 
@@ -42,7 +64,12 @@ class Supervisor:
         self._components = components
         self._restart = restart or Backoff(first=0.2, limit=30)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self.failures: dict[str, int] = {}  # of each component, in a row
+        self._failures: dict[str, tuple[int, float]] = {}  # of each component: how many in a row, and when the last
+
+    def failures(self) -> dict[str, int]:
+        """How often each component failed in a row; those that have been steady since are left out."""
+        now = time.monotonic()
+        return {name: count for name, (count, last) in self._failures.items() if now - last <= STEADY_S}
 
     def start(self) -> None:
         """Begins to run every component."""
@@ -88,8 +115,9 @@ class Supervisor:
                 log.warning("component.cut", component=component.name, reason=repr(error))
             except Exception:  # whatever broke it, the loop is supervised
                 log.exception("component.broke", component=component.name)
-            failures = 1 if time.monotonic() - began > STEADY_S else self.failures.get(component.name, 0) + 1
-            self.failures[component.name] = failures
+            before, _ = self._failures.get(component.name, (0, 0.0))
+            failures = 1 if time.monotonic() - began > STEADY_S else before + 1
+            self._failures[component.name] = (failures, time.monotonic())
             await asyncio.sleep(self._restart.jittered(failures))
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from service.domain.errors import ConfigurationError
+from service.domain.errors import ConfigurationError, DroverError
 from service.telemetry import Metrics
 from service.wire.json import dumps
 
@@ -100,6 +100,8 @@ async def _told(check: Check) -> str | None:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             return await check()
+    except DroverError as error:
+        return str(error)
     except TimeoutError:
         return f"no answer within {CHECK_TIMEOUT_S:g} s"
 

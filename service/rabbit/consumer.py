@@ -14,10 +14,12 @@ from service.domain.errors import BrokerUnavailableError, ConfigurationError
 from service.domain.messages import ANONYMOUS_SOURCE, Message
 from service.domain.retry import Backoff
 from service.rabbit.connection import Link, translated
+from service.rabbit.properties import tolerate_odd_properties
 from service.rabbit.topology import declare
 from service.wire.requests import TRACEPARENT, TRACESTATE, readable_trace
 
 log = structlog.get_logger(__name__)
+tolerate_odd_properties()
 TEXTS = ("content_type", "message_id", "correlation_id", "reply_to", "user_id", "app_id")
 
 
@@ -168,7 +170,7 @@ def read_message_of(delivered: DeliveredMessage) -> Message:
         else:
             texts[name] = None
             unreadable.append(name)
-    headers = properties.headers or {}
+    headers = properties.headers if isinstance(properties.headers, dict) else {}
     return Message(
         body=bytes(delivered.body),
         content_type=texts["content_type"],

@@ -19,7 +19,7 @@ def loads(body: bytes) -> object:
 
 
 def dumps(value: object) -> bytes:
-    """Compact JSON; times in UTC with a Z."""
+    """Compact JSON; a time, which must be in UTC, is written with a Z."""
     return orjson.dumps(value, option=orjson.OPT_UTC_Z)
 
 

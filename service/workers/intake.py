@@ -16,6 +16,7 @@ from service.clock import utc_now
 from service.domain.errors import ErrorCode, HubUnavailableError
 from service.domain.messages import Identified, Message, NewRequest, OutboxEvent, Repeat, Unidentified
 from service.domain.states import Fault
+from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.wire.events import encode_accepted, encode_rejected
 from service.wire.model_schema import ModelSchema
@@ -94,9 +95,7 @@ class Intake:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._arrivals.run())
-            group.create_task(self._quarantine.run())
+        await run_together(self._arrivals.run(), self._quarantine.run())
 
     async def drain(self) -> None:
         """Finishes what was delivered; the consumer has stopped before."""

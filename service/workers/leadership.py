@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from service.domain.errors import TransientError
-from service.supervisor import Component, Supervisor
+from service.supervisor import Component, Supervisor, run_together
 from service.telemetry import Metrics
 from service.workers.ports import Lease
 from service.workers.settler import Elsewhere
@@ -57,9 +57,7 @@ class Leadership:
     async def run(self) -> None:
         """Competes for the lease until cancelled."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._renew())
-                group.create_task(self._watch())
+            await run_together(self._renew(), self._watch())
         finally:
             await self._step_down("stopped")
 

@@ -14,6 +14,7 @@ from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
 from service.domain.facts import OutputReported
 from service.domain.retry import Backoff
+from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.workers.batches import Batches
 from service.workers.ports import Lease, Stream
@@ -43,10 +44,7 @@ class Listener:
 
     async def run(self) -> None:
         """Listens until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._reports.run())
-            group.create_task(self._announce())
-            group.create_task(self._listen())
+        await run_together(self._reports.run(), self._announce(), self._listen())
 
     async def drain(self) -> None:
         """Writes what was heard; the stream stays open meanwhile, what it says then is swept by the next leader."""

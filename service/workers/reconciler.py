@@ -14,6 +14,7 @@ import structlog
 from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
 from service.domain.facts import OutcomeUnknown
+from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.workers.gap import Gap
 from service.workers.ports import Hub, Store
@@ -60,9 +61,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._sweep_when_due())
-            group.create_task(self._doubt_expired_claims())
+        await run_together(self._sweep_when_due(), self._doubt_expired_claims())
 
     async def drain(self) -> None:
         """Nothing is held here: a sweep that is cut off is begun anew."""

@@ -17,6 +17,7 @@ from service.domain.errors import HubUnavailableError, TransientError
 from service.domain.facts import Fact, InputFaulty, NotSent
 from service.domain.retry import Backoff
 from service.domain.states import Claimed, Fault
+from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
@@ -72,9 +73,7 @@ class Submitter:
 
     async def run(self) -> None:
         """Works until cancelled; drain first, since a cancelled POST is a doubt."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._outcomes.run())
-            group.create_task(self._claim_and_post())
+        await run_together(self._outcomes.run(), self._claim_and_post())
 
     async def drain(self) -> None:
         """Claims no more, and waits for every POST under way and for its outcome to be written."""
@@ -104,6 +103,7 @@ class Submitter:
             if len(claimed) < wanted:
                 await self._wakeups.requests.wait()
             await self._until_slots_are_free()
+        await asyncio.Event().wait()  # the outcomes go on until the drain is over
 
     async def _claim(self) -> tuple[list[Claimed], int]:
         """Claims as many as there are free slots."""

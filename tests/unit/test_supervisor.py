@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.domain.retry import Backoff
-from service.supervisor import Component, Supervisor
+from service.supervisor import Component, Supervisor, run_together
 
 pytestmark = pytest.mark.asyncio
 AT_ONCE = Backoff(first=0.001, limit=0.002)
@@ -76,7 +76,7 @@ async def test_a_component_that_ends_is_restarted_whatever_ended_it(end: BaseExc
     async with supervised([part]) as supervisor:
         await part.steady.wait()
         assert part.runs == 4
-        assert supervisor.failures == {"part": 3}
+        assert supervisor.failures() == {"part": 3}
 
 
 async def test_one_component_that_breaks_leaves_the_others_alone() -> None:
@@ -85,7 +85,7 @@ async def test_one_component_that_breaks_leaves_the_others_alone() -> None:
         await bad.steady.wait()
         await good.steady.wait()
         assert good.runs == 1
-        assert "good" not in supervisor.failures
+        assert "good" not in supervisor.failures()
 
 
 async def test_a_failure_of_a_group_of_tasks_is_a_failure_of_the_component() -> None:
@@ -187,3 +187,50 @@ async def test_the_tasks_bear_the_names_of_their_components() -> None:
     async with supervised([part]):
         await part.steady.wait()
         assert "reconciler" in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_loops_that_run_together_fail_together_when_one_returns_or_is_cut_off() -> None:
+    ended = asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def returns() -> None:
+        await asyncio.sleep(0)
+
+    async def cut() -> None:
+        raise asyncio.CancelledError("the driver's own")
+
+    for broken in (returns, cut):
+        ended.clear()
+        with pytest.raises(ExceptionGroup) as caught:
+            await run_together(endless(), broken())
+        assert caught.group_contains(RuntimeError, match=broken.__name__)
+        assert ended.is_set()
+
+
+async def test_a_component_that_has_been_steady_again_is_no_longer_failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    broke = asyncio.Event()
+
+    class Part:
+        name = "part"
+
+        async def run(self) -> None:
+            if not broke.is_set():
+                broke.set()
+                raise RuntimeError("once")
+            await asyncio.Event().wait()
+
+        async def drain(self) -> None: ...
+
+    supervisor = Supervisor([Part()], restart=Backoff(first=0.001, limit=0.001))
+    supervisor.start()
+    await broke.wait()
+    await asyncio.sleep(0)
+    assert supervisor.failures() == {"part": 1}
+    monkeypatch.setattr("service.supervisor.STEADY_S", -1.0)
+    assert supervisor.failures() == {}
+    await supervisor.end()
