@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from types import CoroutineType
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 import structlog
@@ -36,7 +35,7 @@ class Component(Protocol):
         ...
 
 
-async def run_together(*parts: CoroutineType[Any, Any, None]) -> None:
+async def run_together(*parts: Coroutine[Any, Any, None]) -> None:
     """Runs the endless loops of one component until one of them ends, which fails them all.
 
     A bare TaskGroup takes a child that was cancelled for one that is done, and a frozen broker makes drivers cancel
@@ -47,14 +46,15 @@ async def run_together(*parts: CoroutineType[Any, Any, None]) -> None:
             group.create_task(_endless(part))
 
 
-async def _endless(part: CoroutineType[Any, Any, None]) -> None:
+async def _endless(part: Coroutine[Any, Any, None]) -> None:
+    name = getattr(part, "__qualname__", repr(part))
     try:
         await part
     except asyncio.CancelledError as error:
         if _is_cancelled():
             raise
-        raise RuntimeError(f"A driver cut {part.__qualname__} off.") from error
-    raise RuntimeError(f"{part.__qualname__} returned.")
+        raise RuntimeError(f"A driver cut {name} off.") from error
+    raise RuntimeError(f"{name} returned.")
 
 
 class Supervisor:
