@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from service.clock import utc_now
 from service.domain.errors import HubUnavailableError, TransientError
-from service.domain.facts import Fact, InputFaulty, NotSent
+from service.domain.facts import Fact, HubAccepted, InputFaulty, NotSent
 from service.domain.retry import Backoff
 from service.domain.states import Claimed, Fault
 from service.supervisor import run_together
@@ -23,7 +23,7 @@ from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
 from service.workers.gap import Gap
 from service.workers.ports import Hub, Store
-from service.workers.settler import Case, Settler, accepted_ids
+from service.workers.settler import Case, Settler
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
@@ -69,22 +69,28 @@ class Submitter:
         self._held = 0  # claimed here, and not yet written
         self._slot_freed = asyncio.Event()
         self._stopping = False
+        self._claims_ended = asyncio.Event()
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes, poisoned=self._freed)
+        # Apart from the outcomes, which must not wait for a hub that answers slowly.
+        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps)
 
     async def run(self) -> None:
         """Works until cancelled; drain first, since a cancelled POST is a doubt."""
-        await run_together(self._outcomes.run(), self._claim_and_post())
+        await run_together(self._outcomes.run(), self._stored.run(), self._claim_and_post())
 
     async def drain(self) -> None:
         """Claims no more, and waits for every POST under way and for its outcome to be written."""
         self._stopping = True
         self._wakeups.requests.set()
+        self._slot_freed.set()
+        await self._claims_ended.wait()  # a claim under way still becomes POSTs
         if self._posts:
             await asyncio.wait(self._posts)
         await self._outcomes.drain()
 
     async def _claim_and_post(self) -> None:
         failures = 0
+        self._claims_ended.clear()
         while not self._stopping:
             self._wakeups.requests.clear()
             try:
@@ -100,9 +106,10 @@ class Submitter:
                 task = asyncio.create_task(self._post(item))
                 self._posts.add(task)
                 task.add_done_callback(self._posted)
-            if len(claimed) < wanted:
+            if len(claimed) < wanted and not self._stopping:
                 await self._wakeups.requests.wait()
             await self._until_slots_are_free()
+        self._claims_ended.set()
         await asyncio.Event().wait()  # the outcomes go on until the drain is over
 
     async def _claim(self) -> tuple[list[Claimed], int]:
@@ -166,9 +173,11 @@ class Submitter:
         self._metrics.batch("outcomes", len(batch), time.monotonic() - began)
         if len(batch) > 1:
             log.info("outcomes.batch", size=len(batch))
-        for _ in batch:
+        for claimed, fact in batch:
             self._freed()
-        began_at = {claimed.request.request_id: claimed.began_at for claimed, _ in batch}
-        await self._gap.close_for(
-            {generation_id: began_at[case.request_id] for case in cases for generation_id in accepted_ids([case])}
-        )
+            if isinstance(fact, HubAccepted):
+                for generation_id in fact.generation_ids:
+                    self._stored.add((generation_id, claimed.began_at))
+
+    async def _close_gaps(self, batch: list[tuple[str, datetime]]) -> None:
+        await self._gap.close_for(dict(batch))
