@@ -105,12 +105,12 @@ def http(status: str, body: bytes = b"", *headers: str, length: int | None = Non
     head = "\r\n".join((f"HTTP/1.1 {status}", f"Content-Length: {size}", *headers, "", "")).encode()
 
     async def answer(reader: StreamReader, writer: StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(head + body)
-        await writer.drain()
-        if length is None:
-            await silent(reader, writer)  # the client closes
-        else:
-            writer.transport.abort()
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head + body)
+            await writer.drain()
+            if length is not None:
+                writer.transport.abort()
+                return
 
     return answer

@@ -1,0 +1,239 @@
+"""Publishing: confirmed or told why not, and one bad address harms no neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+from uuid import UUID, uuid4
+
+import aio_pika
+import aiormq
+import pytest
+import pytest_asyncio
+
+from service.domain.errors import BrokerUnavailableError, ConfigurationError, UnroutableError
+from service.domain.messages import Message, OutboxEvent
+from service.rabbit.bus import RabbitBus
+from service.rabbit.connection import translated
+from tests.integration.builders import as_user
+from tests.support.broker import close_connections, wait_ready
+from tests.support.bus import Team
+from tests.support.proxy import Cable
+from tests.support.servers import Servers
+
+pytestmark = pytest.mark.asyncio
+
+
+@asynccontextmanager
+async def running(url: str, *, confirm_timeout_s: float = 10.0) -> AsyncIterator[RabbitBus]:
+    """A bus that runs as in the application."""
+    bus = RabbitBus(url, confirm_timeout_s=confirm_timeout_s)
+    task = asyncio.create_task(bus.run())
+    try:
+        yield bus
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await bus.close()
+
+
+@pytest_asyncio.fixture
+async def bus(amqp_url: str) -> AsyncIterator[RabbitBus]:
+    """Connected."""
+    async with running(amqp_url) as started:
+        await started.wait_connected(10)
+        yield started
+
+
+@pytest_asyncio.fixture
+async def team(bus: RabbitBus, amqp_url: str) -> AsyncIterator[Team]:
+    """Somebody who listens to all events."""
+    assert bus.connected
+    async with Team(amqp_url) as connected:
+        yield connected
+
+
+def event(name: str = "succeeded", **fields: Any) -> OutboxEvent:
+    """An event about `r-1`."""
+    terminal = name not in ("accepted", "submitted", "output")
+    given = {"event_id": uuid4(), "request_id": "r-1", "sequence": 1, "body": b'{"type":"x"}', "terminal": terminal}
+    return OutboxEvent(**{**given, "routing_key": f"generation.{name}", "type": f"generation.{name}", **fields})
+
+
+async def test_an_event_arrives_with_the_properties_of_the_contract(bus: RabbitBus, team: Team) -> None:
+    sent = event(event_id=UUID(int=7), correlation_id="c", traceparent="00-a-b-01", body=b'{"type":"drover.x.v1"}')
+    await bus.publish_event(sent)
+    await team.wait_for(lambda heard: bool(heard.events))
+    (message,) = team.messages
+    assert message.body == sent.body
+    assert message.routing_key == "generation.succeeded"
+    assert (message.message_id, message.correlation_id, message.type) == (str(UUID(int=7)), "c", "generation.succeeded")
+    assert message.content_type == "application/cloudevents+json"
+    assert message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+    assert message.headers["traceparent"] == "00-a-b-01"
+
+
+async def test_a_terminal_event_that_nobody_bound_lands_in_the_unrouted_queue(bus: RabbitBus, amqp_url: str) -> None:
+    await bus.publish_event(event("failed", body=b"{}"))
+    await bus.publish_event(event("accepted", body=b"{}"))  # not terminal: nobody misses it
+    async with Team(amqp_url) as team:
+        assert (await team.take("generation.unrouted")).routing_key == "generation.failed"
+        assert await team.ready_messages("generation.unrouted") == 0
+
+
+async def test_a_terminal_event_that_reaches_no_queue_at_all_is_refused_and_the_next_ones_go_on(
+    bus: RabbitBus, amqp_url: str
+) -> None:
+    connection = await aio_pika.connect(amqp_url)
+    channel = await connection.channel()
+    await channel.queue_delete("generation.unrouted")
+    with pytest.raises(UnroutableError, match=r"generation\.unrouted is missing"):
+        await bus.publish_event(event())
+    inbox = await channel.declare_queue(exclusive=True)
+    await inbox.bind("generation.events", "generation.succeeded")
+    await bus.publish_event(event())
+    assert (await inbox.get(timeout=5, no_ack=True)).routing_key == "generation.succeeded"
+    await connection.close()
+
+
+async def test_a_reply_reaches_its_queue(bus: RabbitBus, team: Team) -> None:
+    assert await bus.publish_reply(event(reply_to=team.reply_to))
+    await team.wait_for(lambda heard: bool(heard.replies))
+
+
+async def test_a_reply_to_a_queue_that_is_gone_is_told_and_the_channel_survives(bus: RabbitBus, team: Team) -> None:
+    answers = await asyncio.gather(
+        *(bus.publish_reply(event(reply_to=queue)) for queue in ("gone", team.reply_to, "gone too", team.reply_to))
+    )
+    assert answers == [False, True, False, True]
+    await team.wait_for(lambda heard: len(heard.replies) == 2)
+    assert bus.connected
+
+
+async def test_a_reply_goes_straight_to_a_caller_that_waits_without_a_queue(bus: RabbitBus, amqp_url: str) -> None:
+    """RabbitMQ's direct reply-to; the broker answers `mandatory` wrongly there."""
+    connection = await aio_pika.connect(amqp_url)
+    channel = await connection.channel()
+    replies: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def on_reply(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        replies.put_nowait(message.body)
+
+    pseudo = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
+    await pseudo.consume(on_reply, no_ack=True)
+    ask = aio_pika.Message(b"{}", reply_to="amq.rabbitmq.reply-to")
+    await channel.default_exchange.publish(ask, "generation.cancels")
+    asked = await (await channel.get_queue("generation.cancels", ensure=False)).get(no_ack=True, timeout=5)
+    assert asked is not None
+    assert await bus.publish_reply(event(reply_to=asked.reply_to, body=b"the end"))
+    assert await asyncio.wait_for(replies.get(), 5) == b"the end"
+    await connection.close()
+    assert await bus.publish_reply(event(reply_to=asked.reply_to))  # nobody can tell that the caller is gone
+
+
+async def test_a_quarantined_message_keeps_what_it_was_and_says_why(bus: RabbitBus, amqp_url: str) -> None:
+    message = Message(b"\x00not json", "text/plain", "m", "c", "inbox", "team", traceparent="00-a-b-01")
+    await bus.quarantine(message, "invalid_message")
+    async with Team(amqp_url) as team:
+        kept = await team.take("generation.dead")
+    assert kept.body == b"\x00not json"
+    assert kept.headers["x-drover-reason"] == "invalid_message"
+    assert kept.headers["x-drover-source"] == "team"
+    assert (kept.message_id, kept.correlation_id, kept.reply_to, kept.content_type) == ("m", "c", "inbox", "text/plain")
+
+
+async def test_many_events_are_confirmed_side_by_side(bus: RabbitBus, team: Team) -> None:
+    await asyncio.gather(*(bus.publish_event(event()) for _ in range(500)))
+    await team.wait_for(lambda heard: len(heard.messages) == 500)
+    assert len({message.message_id for message in team.messages}) == 500
+
+
+async def test_a_connection_that_an_operator_closed_is_opened_again(
+    bus: RabbitBus, amqp_url: str, servers: Servers
+) -> None:
+    await close_connections(servers, amqp_url, "drover publisher")
+    await wait_ready(lambda: not bus.connected)
+    await bus.wait_connected(10)
+    await bus.publish_event(event())
+
+
+async def test_what_is_published_while_the_broker_is_away_fails_at_once_and_says_so(amqp_url: str) -> None:
+    async with Cable(amqp_url) as cable, running(cable.url) as bus:
+        await bus.wait_connected(10)
+        await cable.unplug()
+        await wait_ready(lambda: not bus.connected)
+        with pytest.raises(BrokerUnavailableError):
+            await asyncio.wait_for(bus.publish_event(event()), 1)
+        with pytest.raises(BrokerUnavailableError, match=r"not reached within 0\.1 s"):
+            await bus.wait_connected(0.1)
+        await cable.plug()
+        await bus.wait_connected(10)
+        await bus.publish_event(event())
+
+
+async def test_a_publish_whose_confirm_is_cut_off_is_not_taken_for_done(amqp_url: str) -> None:
+    async with Cable(amqp_url) as cable, running(cable.url) as bus:
+        await bus.wait_connected(10)
+        publishing = [asyncio.create_task(bus.publish_event(event())) for _ in range(50)]
+        await asyncio.sleep(0)
+        cable.cut()
+        answers = await asyncio.gather(*publishing, return_exceptions=True)
+    assert any(isinstance(answer, BrokerUnavailableError) for answer in answers)
+    assert all(answer is None or isinstance(answer, BrokerUnavailableError) for answer in answers)
+
+
+async def test_one_wrong_exchange_does_not_end_publishing(bus: RabbitBus, amqp_url: str) -> None:
+    async with Team(amqp_url) as team:
+        await team._channel.exchange_delete("generation.events")
+    with pytest.raises(BrokerUnavailableError):
+        await bus.publish_event(event())
+    await wait_ready(lambda: not bus.connected)
+    await bus.wait_connected(10)  # declared anew with the new connection
+    await bus.publish_event(event())
+
+
+async def test_a_wrong_password_does_not_end_the_bus(amqp_url: str) -> None:
+    async with running(as_user(amqp_url, "guest", "wrong")) as bus:
+        with pytest.raises(BrokerUnavailableError):
+            await bus.wait_connected(0.5)
+
+
+# -- the errors of the driver --------------------------------------------------------------------------------------
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_lost_connection() -> None:
+    """A frozen broker makes the driver raise it in tasks that were not cancelled."""
+    with pytest.raises(BrokerUnavailableError, match=r"lost \(publishing\)"), translated("publishing"):
+        raise asyncio.CancelledError
+
+
+async def test_a_cancellation_that_somebody_asked_for_stays_one() -> None:
+    async def wait() -> None:
+        with translated("publishing"):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (ConnectionResetError("reset by peer"), BrokerUnavailableError),
+        (TimeoutError(), BrokerUnavailableError),
+        (aiormq.exceptions.ChannelInvalidStateError("closed"), BrokerUnavailableError),
+        (aiormq.exceptions.ProbableAuthenticationError("refused"), ConfigurationError),
+        (ValueError("a defect"), ValueError),
+    ],
+)
+async def test_the_ways_in_which_a_broker_can_be_away_have_one_name(
+    raised: Exception, expected: type[Exception]
+) -> None:
+    with pytest.raises(expected), translated("publishing"):
+        raise raised

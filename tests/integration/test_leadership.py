@@ -1,0 +1,157 @@
+"""One replica leads: two in one process on one database, with the real lease row between them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import pytest
+import pytest_asyncio
+
+from service.postgres.database import Database
+from service.postgres.leader import LeaseStore
+from service.postgres.outbox import Outbox
+from service.supervisor import Component
+from service.telemetry import Metrics
+from service.workers import leadership as module
+from service.workers.leadership import Leadership
+from service.workers.settler import Elsewhere
+from tests.integration.builders import Sql
+from tests.support.broker import wait_ready
+
+pytestmark = pytest.mark.asyncio
+
+
+class Work:
+    """What a leader runs: notes when it begins, ends and drains."""
+
+    name = "work"
+
+    def __init__(self, log: list[str], term: int) -> None:
+        self._log = log
+        self._term = term
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        self._log.append(f"begun {self._term}")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._log.append(f"ended {self._term}")
+
+    async def drain(self) -> None:
+        """Finishes."""
+        self._log.append(f"drained {self._term}")
+
+
+class Replica:
+    """A leadership that runs."""
+
+    def __init__(self, database: Database, holder: str) -> None:
+        self.log: list[str] = []
+        self.lease = LeaseStore(database, holder)
+        self.elsewhere = Elsewhere(Outbox(database))
+        self.metrics = Metrics()
+        self.leadership = Leadership(self.lease, self.elsewhere, self.metrics, self._components)
+        self.running = asyncio.create_task(self.leadership.run())
+
+    def _components(self, term: int) -> Sequence[Component]:
+        return (Work(self.log, term),)
+
+    @property
+    def leading(self) -> bool:
+        """Whether it holds the lease by its own clock, and says so everywhere."""
+        told = self.metrics.registry.get_sample_value("drover_leading") == 1.0
+        return self.leadership.leading and self.elsewhere.leading and told
+
+    async def stop(self) -> None:
+        """Ends it as a crash would: the lease is not given back."""
+        self.running.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.running
+
+
+@pytest_asyncio.fixture
+async def pair(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Replica, Replica]]:
+    """A leader and a second replica; the lease is a fifth as long as in production, with the same proportions."""
+    for name in ("LEASE_S", "RENEW_S", "WATCH_S"):
+        monkeypatch.setattr(module, name, getattr(module, name) / 5)
+    first = Replica(database, "first")
+    await wait_ready(lambda: first.leading)
+    second = Replica(database, "second")
+    yield first, second
+    await second.stop()
+    await first.stop()
+
+
+async def test_only_one_of_two_leads_and_goes_on_leading(pair: tuple[Replica, Replica]) -> None:
+    first, second = pair
+    until = time.monotonic() + 1.5 * module.LEASE_S
+    while time.monotonic() < until:
+        assert first.leading
+        assert not second.leading
+        await asyncio.sleep(0.05)  # watching over time is the point
+    assert first.log == ["begun 1"]
+    assert second.log == []
+
+
+async def test_a_leader_that_dies_is_followed_within_the_lease(pair: tuple[Replica, Replica]) -> None:
+    first, second = pair
+    await first.stop()
+    died = time.monotonic()
+    assert not first.elsewhere.leading
+    await wait_ready(lambda: second.leading)
+    assert time.monotonic() - died < module.LEASE_S + 2 * module.RENEW_S
+    assert first.log[-1] == "ended 1"
+    await wait_ready(lambda: second.log == ["begun 2"])
+
+
+async def test_a_leader_that_drains_is_followed_at_once(pair: tuple[Replica, Replica]) -> None:
+    first, second = pair
+    await first.leadership.drain()
+    drained = time.monotonic()
+    assert first.log == ["begun 1", "drained 1", "ended 1"]
+    await wait_ready(lambda: second.leading)
+    assert time.monotonic() - drained < module.RENEW_S + 0.3  # its next look; a lease would take much longer
+    assert not first.leading
+
+
+async def test_a_drained_replica_competes_no_more(pair: tuple[Replica, Replica]) -> None:
+    first, second = pair
+    await first.leadership.drain()
+    await second.leadership.drain()
+    await asyncio.sleep(2 * module.RENEW_S)
+    assert not first.leading
+    assert not second.leading
+
+
+async def test_a_leader_whose_row_was_taken_stops_at_its_next_renewal(pair: tuple[Replica, Replica], sql: Sql) -> None:
+    first, second = pair
+    await sql.execute("update leadership set holder = 'thief', term = term + 1, expires_at = now() + interval '1 hour'")
+    await wait_ready(lambda: not first.leading)
+    await wait_ready(lambda: first.log == ["begun 1", "ended 1"])
+    assert not second.leading
+
+
+async def test_a_leader_that_cannot_renew_stops_at_the_end_of_its_lease_by_its_own_clock(
+    pair: tuple[Replica, Replica], sql: Sql
+) -> None:
+    first, _ = pair
+    async with sql.transaction():
+        await sql.execute("lock table leadership in access exclusive mode")
+        locked = time.monotonic()
+        await wait_ready(lambda: not first.leading)
+        await wait_ready(lambda: first.log == ["begun 1", "ended 1"])
+        assert time.monotonic() - locked < module.LEASE_S + 2 * module.WATCH_S
+
+
+async def test_a_leader_that_finds_its_term_risen_begins_anew_in_the_new_term(
+    pair: tuple[Replica, Replica], sql: Sql
+) -> None:
+    """It was frozen while another led and went: what it still has in its hands belongs to its old term."""
+    first, _ = pair
+    await sql.execute("update leadership set term = 6")
+    await wait_ready(lambda: first.log == ["begun 1", "ended 1", "begun 6"])
+    assert first.leading

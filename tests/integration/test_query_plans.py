@@ -1,0 +1,264 @@
+"""The cost of a generation is flat: every hot statement goes by its index, however many requests there have been.
+
+`explain execute` shows what a prepared statement really gets: a generic plan that knows no values, or a custom one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from service.postgres.database import SESSION
+from service.postgres.statements import statements
+from tests.integration.builders import Sql
+from tests.support.servers import Servers
+
+pytestmark = pytest.mark.asyncio
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(days=1)
+BIG = frozenset({"requests", "outputs", "outbox", "orphan_events"})
+MODES = ("force_generic_plan", "force_custom_plan")
+
+# 25,000 requests: 300 wait, 100 are being submitted, 600 are at the hub, the others have ended and been told of.
+FILL = """
+insert into requests (request_id, state, version, sequence, source, model, input, input_checked, num_generations,
+    content_hash, seed_chosen, priority, deadline, received_at, next_attempt_at, claim_expires_at, finished_at)
+select 'r' || n, s, 1, 2, 'team-' || n % 7, 'm', '{}', true, 1, '\\x00', false, n % 10, now(), now(), now(),
+    case s when 'submitting' then now() + interval '1 hour' end, case s when 'succeeded' then now() end
+from (select n, (case when n % 25 <> 0 then 'succeeded' when n <= 15000 then 'submitted' when n <= 22500 then 'accepted'
+    else 'submitting' end)::request_state as s from generate_series(1, 25000) n) as made;
+insert into outputs (generation_id, request_id, index, status, stored_at, ended_at)
+select 'g' || request_id, request_id, 0, s::output_status, now(), finished_at
+from requests, lateral (select case when finished_at is null then 'queued' else 'succeeded' end as s) as now_it_is
+where state in ('submitted', 'succeeded');
+insert into outbox (event_id, request_id, sequence, stored, terminal, routing_key, type, body, next_attempt_at,
+    published_at)
+select gen_random_uuid(), request_id, s, true, s = 3, 'k', 'k', '\\x00', now(),
+    case when substr(request_id, 2)::int % 100 <> 1 then now() end
+from requests cross join generate_series(1, 3) s;
+insert into orphan_events (generation_id, status, received_at)
+select 'o' || n, 'succeeded', now() from generate_series(1, 20000) n;
+insert into leadership values ('default', 'first', 1, now() + interval '1 hour', now());
+analyze
+"""
+BACKLOG = """
+update requests set finished_at = null, state = 'accepted'
+    where substr(request_id, 2)::int > 5000 and state = 'succeeded';
+update requests set state = 'submitting', claim_expires_at = '2000-01-01'
+    where substr(request_id, 2)::int between 1 and 9000 and state = 'submitted';
+update outbox set published_at = null where substr(request_id, 2)::int > 15000;
+analyze requests, outbox
+"""
+IDS = [f"r{number}" for number in range(25, 2525, 25)]
+FIVE_HUNDRED = [f"r{number}" for number in range(25, 12525, 25)]  # all of them at the hub
+FRESH = [f"new{number}" for number in range(500)]
+
+
+def _apply(ids: list[str]) -> list[Any]:
+    """The arguments of 500 decisions, each with an output and an event."""
+    size = len(ids)
+    none = [None] * size
+    requests = [ids, [1] * size, ["succeeded"] * size, [4] * size, [NOW] * size, [NOW] * size, none, none]
+    outputs = [[f"g{key}" for key in ids], ids, [0] * size, ["succeeded"] * size, ["video"] * size, none, none]
+    uuids = [uuid4() for _ in ids]
+    body = [b"x" * 900] * size
+    events = [uuids, ids, [4] * size, [True] * size, ["generation.succeeded"] * size, body, none, none, none, none]
+    return [*requests, *outputs, *events, NOW]
+
+
+def _insert() -> list[Any]:
+    size = len(FRESH)
+    none = [None] * size
+    head = [FRESH, ["team"] * size, ["m"] * size, ["{}"] * size, [True] * size, [1] * size, none, [b"x"] * size]
+    tail = [none, [False] * size, [4] * size, [LATER] * size, none, none, none, none, none]
+    return [*head, *tail, [uuid4() for _ in FRESH], [b"x"] * size, NOW]
+
+
+ARGUMENTS: dict[str, list[Any]] = {
+    "claim": [64, "first", 30, LATER],
+    "load_requests": [IDS],
+    "load_owners": [[f"g{key}" for key in IDS]],
+    "apply": _apply(IDS),
+    "due_events": [LATER, 500],
+    "mark_published": [list(range(1, 500)), NOW, "default", 1],
+    "mark_failed": [list(range(1, 500)), [LATER] * 499],
+    "expired_claims": [None, 500],
+    "heard_of": [[f"o{number}" for number in range(100)], "default"],
+    "matched_orphans": [500],
+    "in_flight": [LATER],
+    "insert_requests": _insert(),
+    "repeat_requests": [IDS, [b"\x00"] * 100, [None] * 100, ["inbox"] * 100, NOW],
+    "known_requests": [IDS],
+    "pending": [LATER],
+    "outbox_backlog": [1000],
+    "count_by_state": [],
+    "delete_ended_requests": [NOW - timedelta(days=30), 1000],
+    "delete_published_events": [NOW - timedelta(days=30), 1000],
+    "delete_old_orphans": [NOW - timedelta(days=30), 1000],
+}
+INDEXES = {
+    "claim": {"requests_waiting", "requests_pkey"},
+    "load_requests": {"requests_pkey", "outputs_of_request"},
+    "load_owners": {"outputs_pkey", "requests_pkey", "outputs_of_request"},
+    "apply": {"requests_pkey"},
+    "due_events": {"outbox_due"},
+    "mark_published": {"outbox_due"},
+    "mark_failed": {"outbox_due"},
+    "expired_claims": {"requests_claimed"},
+    "heard_of": {"orphan_events_pkey"},
+    "matched_orphans": {"orphan_events_pkey", "outputs_active"},
+    "in_flight": {"outputs_active"},
+    "insert_requests": set(),
+    "repeat_requests": {"requests_pkey", "outbox_sequence"},
+    "known_requests": {"requests_pkey"},
+    "pending": {"requests_waiting", "outbox_due", "requests_claimed"},
+    "outbox_backlog": set(),
+    "delete_ended_requests": {"requests_ended", "requests_pkey", "outbox_sequence", "outbox_unpublished_of_request"},
+    "delete_published_events": {"outbox_published", "outbox_pkey"},
+    "delete_old_orphans": {"orphan_events_age", "orphan_events_pkey"},
+}
+
+
+# With these, the server's own settings lead to a sequential scan now and then; it is what SESSION is for.
+UNSTEADY = {"load_requests", "load_owners", "matched_orphans", "pending"} | {
+    n for n in INDEXES if n.startswith("delete_")
+}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def filled(servers: Servers, template: str) -> AsyncIterator[str]:
+    """A database that has seen much; its plans are looked at, and nothing in it is changed for good."""
+    url = await servers.make_database(template)
+    connection = await asyncpg.connect(url)
+    await connection.execute(FILL)
+    await connection.close()
+    yield url
+    await servers.drop_database(url)
+
+
+async def _prepared(url: str, settings: dict[str, str]) -> Sql:
+    connection = await asyncpg.connect(url, server_settings=settings)
+    for name, text in statements().items():
+        await connection.execute(f"prepare {name} as {text}")
+    return connection
+
+
+@pytest_asyncio.fixture(scope="module")
+async def planner(filled: str) -> AsyncIterator[Sql]:
+    """A session as the service opens it, with every statement prepared."""
+    connection = await _prepared(filled, SESSION)
+    yield connection
+    await connection.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def plain(filled: str) -> AsyncIterator[Sql]:
+    """A session with the server's own settings, with every statement prepared."""
+    connection = await _prepared(filled, {})
+    yield connection
+    await connection.close()
+
+
+async def explain(
+    session: Sql, name: str, mode: str, *, analyze: bool = False, given: list[Any] | None = None
+) -> dict[str, Any]:
+    """The plan of a prepared statement; what it did is rolled back."""
+    arguments = ",".join(map(_literal, given or ARGUMENTS[name]))
+    options = "analyze, format json" if analyze else "format json"
+    transaction = session.transaction()
+    await transaction.start()
+    try:
+        await session.execute(f"set local plan_cache_mode = {mode}")
+        text = await session.fetchval(f"explain ({options}) execute {name}" + (f"({arguments})" if arguments else ""))
+    finally:
+        await transaction.rollback()
+    document: dict[str, Any] = json.loads(text)[0]
+    return document
+
+
+def _literal(value: object) -> str:
+    """A parameter as SQL text of no type of its own: it takes that of the parameter."""
+    if value is None:
+        return "null"
+    if isinstance(value, list):
+        return "'{" + ",".join("null" if item is None else f'"{_text(item)}"' for item in value) + "}'"
+    return f"'{_text(value)}'"
+
+
+def _text(value: object) -> str:
+    return "\\\\x" + value.hex() if isinstance(value, bytes) else str(value).replace('"', '\\"')
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every node of a plan."""
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def judge(name: str, plan: dict[str, Any]) -> None:
+    """No big table is read from end to end, and the indexes that were made for the statement are used."""
+    found = list(nodes(plan))
+    read_whole = {node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"} & BIG
+    assert not read_whole, f"{name} reads {read_whole} from end to end"
+    used = {node["Index Name"] for node in found if "Index Name" in node}
+    assert used >= INDEXES[name]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", sorted(INDEXES))
+async def test_a_statement_goes_by_its_indexes(planner: Sql, name: str, mode: str) -> None:
+    judge(name, (await explain(planner, name, mode))["Plan"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", sorted(set(INDEXES) - UNSTEADY))
+async def test_the_hottest_statements_need_no_setting_for_it(plain: Sql, name: str, mode: str) -> None:
+    judge(name, (await explain(plain, name, mode))["Plan"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("name", "given"), [("apply", _apply(FIVE_HUNDRED)), ("insert_requests", _insert())])
+async def test_a_batch_is_joined_by_hashing_and_never_each_row_with_each(
+    planner: Sql, name: str, given: list[Any], mode: str
+) -> None:
+    document = await explain(planner, name, mode, analyze=True, given=given)
+    print(f"{name}, {mode}: {document['Execution Time']:.1f} ms")  # noqa: T201 - a measurement, for whoever looks
+    for node in nodes(document["Plan"]):
+        if node["Node Type"] == "Nested Loop":
+            assert "CTE Scan" not in {child["Node Type"] for child in node["Plans"][1:]}, node
+        assert node.get("Rows Removed by Join Filter", 0) < 1000
+
+
+async def test_a_plan_that_was_made_while_the_tables_were_empty_goes_by_indexes_too(database_url: str) -> None:
+    session = await asyncpg.connect(database_url, server_settings=SESSION)
+    for name in INDEXES:
+        await session.execute(f"prepare {name} as {statements()[name]}")
+        found = nodes((await explain(session, name, "force_generic_plan"))["Plan"])
+        read_whole = {node["Relation Name"] for node in found if node["Node Type"] == "Seq Scan"} & BIG
+        assert not read_whole, f"{name} reads {read_whole} from end to end"
+    await session.close()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["claim", "due_events", "expired_claims"])
+async def test_a_batch_is_taken_from_a_long_backlog_without_reading_the_backlog(
+    planner: Sql, name: str, mode: str
+) -> None:
+    transaction = planner.transaction()
+    await transaction.start()
+    try:
+        await planner.execute(BACKLOG)
+        document = await explain(planner, name, mode, analyze=True)
+    finally:
+        await transaction.rollback()
+    found = list(nodes(document["Plan"]))
+    read = sum(node["Actual Rows"] * node["Actual Loops"] for node in found if "Index" in node["Node Type"])
+    assert read < 2500, f"{name} reads {read} rows of 20,000 that wait"

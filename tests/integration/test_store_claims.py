@@ -1,0 +1,125 @@
+"""Claims: fair, in order, and never twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+from service.domain.facts import NotSent, OutcomeUnknown
+from service.domain.states import RequestState
+from service.postgres.statements import statements
+from service.postgres.store import RequestStore
+from tests.integration.builders import LEASE_S, NOW, SECOND, Sql, claimed, decided, new_request, stored
+
+pytestmark = pytest.mark.asyncio
+
+
+async def claim(store: RequestStore, limit: int, holder: str = "first") -> list[str]:
+    """The ids of one claim, in the order of the store's answer."""
+    return [item.request.request_id for item in await store.claim(limit, holder, LEASE_S, NOW)]
+
+
+async def test_a_claim_is_one_more_attempt_and_carries_what_the_hub_is_to_be_sent(store: RequestStore) -> None:
+    await stored(store, "r-1")
+    asked = time.monotonic()
+    (item,) = await store.claim(5, "first", LEASE_S, NOW)
+    assert item.request.state is RequestState.SUBMITTING
+    assert (item.request.attempts, item.request.version) == (1, 2)
+    assert item.input == {"prompt": "a lighthouse"}
+    assert item.input_checked
+    assert asked + LEASE_S <= item.expires <= time.monotonic() + LEASE_S
+
+
+async def test_a_source_that_sent_many_does_not_starve_those_that_sent_few(store: RequestStore) -> None:
+    await stored(store, *(new_request(f"many-{number:04}", source="many") for number in range(1000)))
+    await stored(store, *(new_request(f"few-{number}", source="few") for number in range(3)))
+    await stored(store, new_request("one", source="one"))
+    ids = await claim(store, 8)
+    assert {"one", "few-0", "few-1", "few-2"} < set(ids)
+    assert {"many-0000", "many-0001", "many-0002", "many-0003"} < set(ids)
+
+
+async def test_within_a_source_priority_comes_first_and_then_age(store: RequestStore) -> None:
+    await stored(
+        store,
+        new_request("low", priority=0),
+        new_request("older", priority=5),
+        new_request("younger", priority=5),
+        new_request("high", priority=9),
+    )
+    assert [await claim(store, 1) for _ in range(4)] == [["high"], ["older"], ["younger"], ["low"]]
+
+
+async def test_a_priority_never_passes_over_another_source(store: RequestStore) -> None:
+    await stored(store, *(new_request(f"urgent-{n}", source="urgent", priority=9) for n in range(5)))
+    await stored(store, new_request("plain", source="plain", priority=0))
+    assert "plain" in await claim(store, 2)
+
+
+async def test_a_request_that_waits_for_its_next_attempt_is_passed_over_until_then(store: RequestStore) -> None:
+    (request,) = await claimed(store, "r-1")
+    await store.apply([decided(request, NotSent("the hub is away", NOW + 10 * SECOND))], NOW)
+    await stored(store, "r-2")
+    assert await claim(store, 5) == ["r-2"]
+    assert await store.pending(NOW) == (False, True, False)
+    later = await store.claim(5, "first", LEASE_S, NOW + 10 * SECOND)
+    assert [item.request.request_id for item in later] == ["r-1"]
+    assert later[0].request.attempts == 2
+
+
+async def test_claimers_at_once_never_get_the_same_request_and_leave_none(store: RequestStore) -> None:
+    ids = {f"r-{number:03}" for number in range(300)}
+    await stored(store, *ids)
+
+    async def claim_all(holder: str) -> list[str]:
+        got: list[str] = []
+        while batch := await claim(store, 7, holder):
+            got += batch
+        return got
+
+    shares = await asyncio.gather(*(claim_all(f"replica-{number}") for number in range(6)))
+    everything = [request_id for share in shares for request_id in share]
+    # A claimer that finds all of its candidates locked ends early; what is left is there for the next look.
+    everything += await claim_all("last")
+    assert sorted(everything) == sorted(ids)
+
+
+async def test_a_claim_does_not_wait_for_another_that_is_not_committed_and_takes_what_is_left(
+    store: RequestStore, sql: Sql
+) -> None:
+    await stored(store, *(f"r-{number}" for number in range(10)))
+    async with sql.transaction():
+        first = {row["request_id"] for row in await sql.fetch(statements()["claim"], 4, "second", LEASE_S, NOW)}
+        assert first == {"r-0", "r-1", "r-2", "r-3"}
+        assert set(await asyncio.wait_for(claim(store, 10), 2)) == {f"r-{number}" for number in range(4, 10)}
+
+
+async def test_the_seed_that_the_service_chose_is_sent_and_one_that_was_given_is_not_doubled(
+    store: RequestStore, sql: Sql
+) -> None:
+    await stored(store, new_request("chosen", seed=7), new_request("given", seed=8))
+    await sql.execute("update requests set seed_chosen = true where request_id = 'chosen'")
+    inputs = {item.request.request_id: item.input for item in await store.claim(2, "first", LEASE_S, NOW)}
+    assert inputs["chosen"] == {"prompt": "a lighthouse", "seed": 7}
+    assert "seed" not in inputs["given"]
+
+
+async def test_a_claim_that_ran_out_without_a_word_is_found(store: RequestStore) -> None:
+    await stored(store, "lost", "answered")
+    found = await store.claim(2, "first", LEASE_S, NOW)
+    answered = next(item.request for item in found if item.request.request_id == "answered")
+    await store.apply([decided(answered, OutcomeUnknown("cut off"))], NOW)
+    assert await store.expired_claims(10) == []
+    assert await store.expired_claims(10, found[0].began_at + timedelta(days=36500)) == ["lost"]
+
+
+async def test_a_claim_that_ran_out_is_something_to_wake_up_for(store: RequestStore) -> None:
+    await stored(store, "r-1")
+    assert (await store.pending(NOW))[0]
+    await store.claim(1, "first", 0.0, NOW)
+    assert await store.pending(NOW) == (False, True, True)
+    assert await store.expired_claims(10) == ["r-1"]
+    assert await store.count_by_state() == {"submitting": 1}
