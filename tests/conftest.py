@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -17,9 +17,8 @@ from tests.support.servers import Servers
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _logging() -> Iterator[None]:
+def _logging() -> None:
     configure_logging("json")
-    yield
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +28,12 @@ def servers() -> Servers:
 
 
 @pytest_asyncio.fixture(scope="session")
-async def template(servers: Servers) -> str:
+async def template(servers: Servers) -> AsyncIterator[str]:
     """A migrated template database of this test process."""
     name = f"drover_test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{os.getpid()}"
     await servers.make_template(name)
-    return name
+    yield name
+    await servers.drop_template(name)
 
 
 @pytest_asyncio.fixture

@@ -69,11 +69,15 @@ class Leadership:
             return
         await supervisor.stop(self._grace_s)
         self._note(leading=False)
+        await self._give_back()
+
+    async def _give_back(self) -> None:
         try:
             await self._lease.give_back()
         except TransientError as error:
             log.warning("lease.not_given_back", reason=str(error))
-        log.info("leadership.given_back", term=self._term)
+        else:
+            log.info("leadership.given_back", term=self._term)
 
     async def _renew(self) -> None:
         while True:
@@ -88,7 +92,9 @@ class Leadership:
         except TransientError as error:
             log.warning("lease.not_renewed", reason=str(error))
             return
-        if self._retiring:
+        if self._retiring:  # the drain came while we asked
+            if term is not None:
+                await self._give_back()
             return
         if term is None or (self._supervisor is not None and term != self._term):
             await self._step_down("another replica leads")

@@ -52,6 +52,10 @@ class Servers:
         await apply_migrations(database)
         await database.close()
 
+    async def drop_template(self, name: str) -> None:
+        """Drops it; its copies stay."""
+        await self._administer(f"drop database if exists {name} with (force)")
+
     async def make_database(self, template: str) -> str:
         """A copy of the template; its URL."""
         name = f"{template}_{uuid4().hex[:12]}"
