@@ -33,6 +33,7 @@ from service.telemetry import Metrics
 from service.wire.builtin_models import BUILTIN_SCHEMAS
 from service.wire.requests import RequestRules
 from service.workers.catalogue import Catalogue
+from service.workers.doubts import Doubts
 from service.workers.gap import Gap
 from service.workers.intake import Intake
 from service.workers.janitor import Janitor
@@ -142,6 +143,14 @@ class App:
         return (
             Listener(self.stream, self.settler, reconciler, self.lease, self.metrics, term=term),
             reconciler,
+            Doubts(
+                self.store,
+                self.hub,
+                self.settler,
+                self.wakeups,
+                self.metrics,
+                grace_s=self.settings.doubt_grace_s,
+            ),
             Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
             OutboxNotifications(self.database, self.wakeups.events),

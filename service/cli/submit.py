@@ -141,7 +141,7 @@ async def _follow(producer: Producer, request_id: str, *, as_json: bool) -> dict
         async for event in producer.events(request_id):
             last = event
             data = event["data"]
-            ids = " ".join(item["generation_id"] for item in data["outputs"])
+            ids = " ".join(item["generation_id"] or "lost" for item in data["outputs"])
             if as_json:
                 sys.stdout.write(orjson.dumps(event).decode() + "\n")
                 sys.stdout.flush()

@@ -38,6 +38,25 @@ class OutcomeUnknown:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundUpstream:
+    """The generations of a POST whose answer was lost, confirmed one by one; fewer than asked for: the rest is lost."""
+
+    generation_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotFoundUpstream:
+    """A complete listing, begun after the grace, does not show what the POST may have bought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undecidable:
+    """The time in which a doubt can be decided is over."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class InputFaulty:
     """The model's schema, which could not be asked at intake, refuses the input; nothing was submitted."""
 
@@ -55,5 +74,15 @@ class OutputReported:
     error: str | None = None
 
 
-Fact = HubAccepted | HubRefused | NotSent | OutcomeUnknown | InputFaulty | OutputReported
+Fact = (
+    HubAccepted
+    | HubRefused
+    | NotSent
+    | OutcomeUnknown
+    | FoundUpstream
+    | NotFoundUpstream
+    | Undecidable
+    | InputFaulty
+    | OutputReported
+)
 SubmitOutcome = HubAccepted | HubRefused | NotSent | OutcomeUnknown

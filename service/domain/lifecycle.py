@@ -14,16 +14,20 @@ from datetime import datetime
 from service.domain.errors import ErrorCode
 from service.domain.facts import (
     Fact,
+    FoundUpstream,
     HubAccepted,
     HubRefused,
     InputFaulty,
+    NotFoundUpstream,
     NotSent,
     OutcomeUnknown,
     OutputReported,
+    Undecidable,
 )
 from service.domain.states import EventName, Fault, Output, OutputStatus, Request, RequestState
 
 AWAITING_OUTCOME = (RequestState.SUBMITTING, RequestState.IN_DOUBT)
+LOOKS = 2  # complete listings that must not show a generation before it may be bought again
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +75,23 @@ def _step(request: Request, fact: Fact, now: datetime) -> Decision | None:
             return _not_sent(request, fact)
         case OutcomeUnknown():
             return _outcome_unknown(request, fact)
+        case FoundUpstream(generation_ids):
+            return _found_upstream(request, generation_ids, now)
+        case NotFoundUpstream():
+            return _not_found_upstream(request, now)
+        case Undecidable(reason):
+            return _undecidable(request, reason, now)
 
 
 def _join(first: Decision, second: Decision) -> Decision:
-    changed = {output.generation_id: output for output in (*first.outputs, *second.outputs)}
+    changed = {output.index: output for output in (*first.outputs, *second.outputs)}
     return Decision(
         before=first.before,
         after=second.after,
         outputs=tuple(changed.values()),
         emissions=first.emissions + second.emissions,
         retry_at=second.retry_at,
-        reason=second.reason,
+        reason=second.reason or first.reason,
     )
 
 
@@ -116,7 +126,41 @@ def _not_sent(request: Request, fact: NotSent) -> Decision | None:
 def _outcome_unknown(request: Request, fact: OutcomeUnknown) -> Decision | None:
     if request.state is not RequestState.SUBMITTING:
         return None
-    return Decision(request, replace(request, state=RequestState.IN_DOUBT), reason=fact.reason)
+    return Decision(request, replace(request, state=RequestState.IN_DOUBT, doubt_looks=0), reason=fact.reason)
+
+
+def _found_upstream(request: Request, generation_ids: tuple[str, ...], now: datetime) -> Decision | None:
+    """Adopted. What is missing of several outputs is lost, not bought again: it may exist all the same."""
+    if request.state is not RequestState.IN_DOUBT or not generation_ids:
+        return None
+    decision = _hub_accepted(request, HubAccepted(generation_ids), now)
+    if decision is None:
+        return None
+    decision = replace(decision, reason="found at the hub by its content")
+    for index in range(len(generation_ids), request.num_generations):
+        lost = Output(index, None, OutputStatus.FAILED, error="The hub shows no generation for this output.")
+        before = decision.after
+        after = replace(before, outputs=(*before.outputs, lost), sequence=before.sequence + 1)
+        decision = _join(decision, Decision(before, after, (lost,), (Emission(EventName.OUTPUT, after),)))
+    return decision
+
+
+def _not_found_upstream(request: Request, now: datetime) -> Decision | None:
+    """Once is not enough; the second time the request goes back to be submitted again."""
+    if request.state is not RequestState.IN_DOUBT:
+        return None
+    looks = request.doubt_looks + 1
+    if looks < LOOKS:
+        return Decision(request, replace(request, doubt_looks=looks))
+    after = replace(request, state=RequestState.ACCEPTED, doubt_looks=0)
+    return Decision(request, after, retry_at=now, reason=f"not at the hub in {LOOKS} complete listings")
+
+
+def _undecidable(request: Request, reason: str, now: datetime) -> Decision | None:
+    if request.state is not RequestState.IN_DOUBT:
+        return None
+    fault = Fault(ErrorCode.OUTCOME_UNKNOWN, f"Whether the hub accepted the request could not be found out: {reason}")
+    return _ended(request, RequestState.FAILED, EventName.FAILED, now, fault=fault)
 
 
 def _output_reported(request: Request, fact: OutputReported, now: datetime) -> Decision | None:
@@ -149,7 +193,9 @@ def _all_ended(request: Request, now: datetime) -> Decision:
         return _ended(request, RequestState.SUCCEEDED, EventName.SUCCEEDED, now)
     if OutputStatus.FAILED in statuses:
         told = next((output.error for output in request.outputs if output.error), None)
-        fault = Fault(ErrorCode.UPSTREAM_FAILED, told or "The hub reported a failure and gave no reason.")
+        found = any(output.generation_id is not None for output in request.outputs)
+        code = ErrorCode.UPSTREAM_FAILED if found else ErrorCode.UPSTREAM_LOST
+        fault = Fault(code, told or "The hub reported a failure and gave no reason.")
         return _ended(request, RequestState.FAILED, EventName.FAILED, now, fault=fault)
     fault = Fault(ErrorCode.CANCELLED, "The generation was cancelled at the hub.")
     return _ended(request, RequestState.CANCELLED, EventName.CANCELLED, now, fault=fault)

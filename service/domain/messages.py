@@ -97,3 +97,13 @@ class Repeat:
     content_hash: bytes | None
     correlation_id: str | None
     reply_to: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What waits in the database, wherever it was made."""
+
+    requests: bool
+    events: bool
+    claims: bool
+    doubts: bool

@@ -85,7 +85,7 @@ class Output:
     """One generation of the hub; `index` counts from 0 within the request."""
 
     index: int
-    generation_id: str
+    generation_id: str | None  # None: bought, perhaps, and never found upstream
     status: OutputStatus = OutputStatus.QUEUED
     media_type: str | None = None
     url: str | None = None
@@ -116,6 +116,7 @@ class Request:
     reply_to: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    doubt_looks: int = 0  # complete listings after the grace that did not show what its POST may have bought
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from service.domain.matching import Sighting
+
 
 @dataclass(frozen=True, slots=True)
 class ModelDescription:
@@ -13,6 +15,14 @@ class ModelDescription:
     model: str
     outputs: tuple[str, ...]
     schema: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sightings:
+    """Generations as a list shows them, with their parameters; not `complete` when it left some out."""
+
+    sightings: tuple[Sighting, ...]
+    complete: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,15 @@ from service.domain.facts import (
     OutputReported,
     SubmitOutcome,
 )
+from service.domain.matching import Sighting
 from service.domain.states import Fault, OutputStatus
-from service.domain.upstream import Listing, ModelDescription
+from service.domain.upstream import Listing, ModelDescription, Sightings
 
 REFUSALS = (400, 404, 415, 422)
 HELD = (401, 402, 403)
 HOLD_S = 15.0
 MAX_ID_CHARS = 200
+MILLISECONDS = 1e11  # as seconds, that is the year 5138
 MAX_RETRY_AFTER_S = 3600.0
 URL_PATHS = (("result_url",), ("url",), ("videos", 0, "url"), ("video", "url"), ("images", 0, "url"), ("result", "url"))
 
@@ -184,6 +186,37 @@ def read_listing(body: bytes) -> Listing | None:
     count = document.get("count")
     complete = not isinstance(count, int) or count <= len(listed)
     return Listing(ids, complete and read_error(document) is None)
+
+
+def read_sightings(body: bytes) -> Sightings | None:
+    """A list of generations with what each was asked for; None when it is not a list."""
+    document = read_json(body)
+    listed = document.get("generations") if isinstance(document, Mapping) else None
+    if not isinstance(document, Mapping) or not isinstance(listed, list):
+        return None
+    shown = tuple(sighting for item in listed if (sighting := _read_sighting(item)) is not None)
+    count = document.get("count")
+    complete = len(shown) == len(listed) and (not isinstance(count, int) or count <= len(listed))
+    return Sightings(shown, complete and read_error(document) is None)
+
+
+def _read_sighting(item: object) -> Sighting | None:
+    if not isinstance(item, Mapping) or not _usable_id(item.get("generation_id")):
+        return None
+    model = item.get("model_name") or item.get("model")
+    if not isinstance(model, str):
+        return None
+    return Sighting(item["generation_id"], model, dict(item), _moment(item.get("enqueued_at")))
+
+
+def _moment(value: object) -> datetime | None:
+    """Unix seconds, or milliseconds, as seen in the wild."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(value / 1000 if value > MILLISECONDS else value, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def read_model(document: object, model: str) -> ModelDescription | None:

@@ -13,8 +13,8 @@ import structlog
 from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError
 from service.domain.facts import NotSent, OutcomeUnknown, OutputReported, SubmitOutcome
-from service.domain.states import Request
-from service.domain.upstream import Listing, ModelDescription
+from service.domain.states import OutputStatus, Request
+from service.domain.upstream import Listing, ModelDescription, Sightings
 from service.hub.answers import (
     HELD,
     read_error,
@@ -22,6 +22,7 @@ from service.hub.answers import (
     read_json,
     read_listing,
     read_model,
+    read_sightings,
     read_submit,
 )
 from service.wire.json import dumps
@@ -94,6 +95,17 @@ class HubClient:
         if listing is None:
             raise HubUnavailableError(f"The hub's list of generations was not readable (status {status}).")
         return listing
+
+    async def sightings(
+        self, namespace: str | None, model: str | None = None, status: OutputStatus | None = None
+    ) -> Sightings:
+        """A list with parameters: of the active generations, or of one model's that ended as `status`."""
+        query = {"namespace": namespace, "model": model, "status": None if status is None else status.value}
+        answered, body = await self._get("/api/ai/queue", {k: v for k, v in query.items() if v is not None})
+        shown = read_sightings(body) if answered == 200 else None
+        if shown is None:
+            raise HubUnavailableError(f"The hub's list of generations was not readable (status {answered}).")
+        return shown
 
     async def generation(self, generation_id: str) -> OutputReported | None:
         """One generation; None when the hub says that it does not know it."""

@@ -12,6 +12,7 @@ import orjson
 
 from service.domain.errors import ErrorCode
 from service.domain.facts import OutputReported
+from service.domain.matching import Doubt
 from service.domain.messages import NewRequest, OutboxEvent, OutboxRow
 from service.domain.states import Claimed, Fault, Output, OutputStatus, Request, RequestState
 
@@ -61,6 +62,7 @@ def request_of(row: asyncpg.Record, outputs: tuple[Output, ...] = ()) -> Request
         reply_to=row["reply_to"],
         traceparent=row["traceparent"],
         tracestate=row["tracestate"],
+        doubt_looks=row["doubt_looks"],
     )
 
 
@@ -83,17 +85,33 @@ def _outputs_of(rows: list[asyncpg.Record]) -> tuple[Output, ...]:
             error=row["output_error"],
         )
         for row in rows
-        if row["generation_id"] is not None
+        if row["index"] is not None
     )
 
 
 def claimed_of(row: asyncpg.Record, began: datetime, expires: float) -> Claimed:
     """A claimed request with what the hub is to be sent: its input, and the seed if the service chose one."""
     request = request_of(row)
+    return Claimed(request, _sent(row, request), row["input_checked"], expires, began_at=began)
+
+
+def doubt_of(row: asyncpg.Record) -> Doubt:
+    """A request in doubt with what was sent for it."""
+    request = request_of(row)
+    return Doubt(
+        request=request,
+        parameters=_sent(row, request),
+        marked=row["seed_chosen"],
+        attempted_at=row["attempted_at"],
+        doubted_at=row["doubted_at"],
+    )
+
+
+def _sent(row: asyncpg.Record, request: Request) -> dict[str, Any]:
     parameters: dict[str, Any] = orjson.loads(row["input"])
     if row["seed_chosen"]:
         parameters["seed"] = request.seed
-    return Claimed(request, parameters, row["input_checked"], expires, began_at=began)
+    return parameters
 
 
 def monotonic_in(seconds: float) -> float:

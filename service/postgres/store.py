@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import starmap
 
+import asyncpg
+
 from service.domain.facts import OutputReported
 from service.domain.lifecycle import Decision
-from service.domain.messages import NewRequest, OutboxEvent, Repeat
+from service.domain.matching import Doubt
+from service.domain.messages import NewRequest, OutboxEvent, Pending, Repeat
 from service.domain.states import Claimed, Request
 from service.postgres import rows
 from service.postgres.database import Database
@@ -65,7 +68,10 @@ class RequestStore:
     async def claim(self, limit: int, holder: str, lease_s: float, now: datetime) -> list[Claimed]:
         """Takes up to `limit` waiting requests for `lease_s` seconds, counted from before the question."""
         expires = rows.monotonic_in(lease_s)
-        found = await self._database.fetch("claim", limit, holder, lease_s, now)
+        try:
+            found = await self._database.fetch("claim", limit, holder, lease_s, now)
+        except asyncpg.UniqueViolationError:  # another replica claimed the same unmarked content at this very moment
+            return []
         return [rows.claimed_of(row, now, expires) for row in found]
 
     async def expired_claims(self, limit: int, now: datetime | None = None) -> list[str]:
@@ -99,6 +105,7 @@ class RequestStore:
             )
             for decision, _ in decisions
         ]
+        looks = [decision.after.doubt_looks for decision, _ in decisions]
         outputs = [
             (
                 output.generation_id,
@@ -129,7 +136,7 @@ class RequestStore:
             for event in emitted
         ]
         found = await self._database.fetch(
-            "apply", *rows.columns(requests, 8), *rows.columns(outputs, 7), *rows.columns(events, 10), now
+            "apply", *rows.columns(requests, 8), *rows.columns(outputs, 7), *rows.columns(events, 10), now, looks
         )
         return {row["request_id"] for row in found}
 
@@ -153,10 +160,18 @@ class RequestStore:
         found = await self._database.fetch("in_flight", stored_before)
         return [(row["generation_id"], row["namespace"]) for row in found]
 
-    async def pending(self, now: datetime) -> tuple[bool, bool, bool]:
-        """Whether there are requests to claim, events to publish, claims that ran out."""
-        found = await self._database.fetch("pending", now)
-        return found[0]["requests"], found[0]["events"], found[0]["claims"]
+    async def doubts(self, limit: int) -> list[Doubt]:
+        """Requests in doubt, the oldest doubts first."""
+        return [rows.doubt_of(row) for row in await self._database.fetch("doubts", limit)]
+
+    async def owned(self, generation_ids: Sequence[str]) -> set[str]:
+        """Which of these generations are outputs of ours."""
+        return {row["generation_id"] for row in await self._database.fetch("owned", list(generation_ids))}
+
+    async def pending(self, now: datetime) -> Pending:
+        """What waits, wherever it was made."""
+        found = (await self._database.fetch("pending", now))[0]
+        return Pending(found["requests"], found["events"], found["claims"], found["doubts"])
 
     async def count_by_state(self) -> dict[str, int]:
         """How many requests wait, by state."""

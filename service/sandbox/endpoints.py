@@ -93,6 +93,8 @@ class Endpoints:
         response = answer({"generations": [{"generation_id": g.id, "status": "queued"} for g in generations]})
         if faults.answer_delay_s:
             await asyncio.sleep(faults.answer_delay_s)
+        if hub.chance(faults.answers_lost) and request.transport is not None:
+            request.transport.abort()
         return response
 
     async def _list(self, request: web.BaseRequest) -> web.Response:

@@ -22,6 +22,9 @@ class Faults:
     answer_delay_s: Annotated[float, Field(ge=0)] = 0.0
     """A POST to the queue is accepted at once, its generations start, and its answer comes this much later."""
 
+    answers_lost: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The probability that a POST to the queue is accepted and its connection is cut instead of being answered."""
+
     events_dropped: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The probability that a completion event reaches nobody."""
 

@@ -122,10 +122,14 @@ class Hub:
         else:
             path.unlink(missing_ok=True)
 
+    def chance(self, probability: float) -> bool:
+        """Whether a fault of that probability strikes this time."""
+        return probability > 0 and self._random.random() < probability
+
     def _end(self, generation: Generation, end: str, error: str | None = None) -> None:
         """Enter the end first, then tell of it: who asks because of the event must find it ended."""
         self.ledger.settle(generation, end, error)
-        if self.faults.events_dropped and self._random.random() < self.faults.events_dropped:
+        if self.chance(self.faults.events_dropped):
             return
         event: dict[str, object] = {
             "generation_id": generation.id,

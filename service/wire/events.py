@@ -126,6 +126,8 @@ def _outputs(outputs: Sequence[Output]) -> list[dict[str, object]]:
 
 
 def _output_error(output: Output) -> dict[str, object] | None:
+    if output.generation_id is None:
+        return _error(Fault(ErrorCode.UPSTREAM_LOST, output.error or "The hub shows no generation for this output."))
     if output.status is OutputStatus.FAILED:
         told = output.error or "The hub reported a failure and gave no reason."
         return _error(Fault(ErrorCode.UPSTREAM_FAILED, told))

@@ -80,7 +80,9 @@ class Settler:
         if not reports:
             return []
         owners = await self._store.load_owners([report.generation_id for report in reports])
-        of = {output.generation_id: request for request in owners.values() for output in request.outputs}
+        of: dict[str | None, Request] = {
+            output.generation_id: request for request in owners.values() for output in request.outputs
+        }
         known: dict[str, Case] = {}
         for report in reports:
             if (request := of.get(report.generation_id)) is not None:

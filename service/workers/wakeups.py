@@ -21,6 +21,7 @@ class Wakeups:
     requests: asyncio.Event = field(default_factory=asyncio.Event)  # something may be claimed
     events: asyncio.Event = field(default_factory=asyncio.Event)  # something may be published
     claims: asyncio.Event = field(default_factory=asyncio.Event)  # a claim ran out
+    doubts: asyncio.Event = field(default_factory=asyncio.Event)  # a POST's outcome is to be found out
 
 
 class Pulse:
@@ -44,10 +45,10 @@ class Pulse:
 
     async def look(self) -> None:
         """Looks once."""
-        requests, events, claims = await self._store.pending(utc_now())
-        flags = ((requests, self._wakeups.requests), (events, self._wakeups.events), (claims, self._wakeups.claims))
-        for pending, flag in flags:
-            if pending:
+        pending = await self._store.pending(utc_now())
+        for name in ("requests", "events", "claims", "doubts"):
+            if getattr(pending, name):
+                flag: asyncio.Event = getattr(self._wakeups, name)
                 flag.set()
 
     async def drain(self) -> None:

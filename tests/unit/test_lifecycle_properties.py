@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.domain.errors import ErrorCode
-from service.domain.facts import Fact, HubAccepted, HubRefused, InputFaulty, NotSent, OutcomeUnknown, OutputReported
+from service.domain.facts import (
+    Fact,
+    FoundUpstream,
+    HubAccepted,
+    HubRefused,
+    InputFaulty,
+    NotFoundUpstream,
+    NotSent,
+    OutcomeUnknown,
+    OutputReported,
+    Undecidable,
+)
 from service.domain.lifecycle import Decision, Emission, data_status, decide
 from service.domain.states import Fault, OutputStatus, Request, RequestState
 from tests.unit.builders import NOW, a_request
@@ -29,7 +40,16 @@ reports = st.builds(
     error=st.sampled_from([None, "broke"]),
 )
 others: st.SearchStrategy[Fact] = st.sampled_from(
-    [HubRefused(FAULT), InputFaulty(FAULT), NotSent("busy", NOW + timedelta(seconds=1)), OutcomeUnknown("reset")]
+    [
+        HubRefused(FAULT),
+        InputFaulty(FAULT),
+        NotSent("busy", NOW + timedelta(seconds=1)),
+        OutcomeUnknown("reset"),
+        FoundUpstream(("g0",)),
+        FoundUpstream(("g0", "g1")),
+        NotFoundUpstream(),
+        Undecidable("too late"),
+    ]
 )
 
 
@@ -72,8 +92,8 @@ def test_facts_folded_together_come_to_the_same_as_facts_one_by_one(story: tuple
     assert together.before == request
     assert together.after == after
     assert list(together.emissions) == emissions_of(decisions)
-    written = {output.generation_id: output for decision in decisions for output in decision.outputs}
-    assert {output.generation_id: output for output in together.outputs} == written
+    written = {output.index: output for decision in decisions for output in decision.outputs}
+    assert {output.index: output for output in together.outputs} == written
     assert together.retry_at == decisions[-1].retry_at
 
 
@@ -127,11 +147,11 @@ def test_a_repeated_fact_decides_nothing(story: tuple[Request, list[Fact]], time
 @given(stories())
 def test_an_output_that_has_ended_keeps_its_end(story: tuple[Request, list[Fact]]) -> None:
     request, facts = story
-    ended: dict[str, object] = {}
+    ended: dict[int, object] = {}
     for decision in one_by_one(request, facts)[1]:
         for output in decision.after.outputs:
             if output.status.ended:
-                assert ended.setdefault(output.generation_id, output) == output
+                assert ended.setdefault(output.index, output) == output
 
 
 @given(stories())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import fields
 from datetime import datetime
 
 import pytest
 
 from service.domain.errors import DatabaseUnavailableError
+from service.domain.messages import Pending
 from service.supervisor import Component
 from service.workers.wakeups import Pulse, Wakeups
 
@@ -17,15 +19,15 @@ pytestmark = pytest.mark.asyncio
 class Waiting:
     """As much of the store as the pulse asks: is there work? Each answer once, then nothing."""
 
-    def __init__(self, *answers: tuple[bool, bool, bool] | Exception) -> None:
+    def __init__(self, *answers: Pending | Exception) -> None:
         self._answers = list(answers)
         self.idle = asyncio.Event()
 
-    async def pending(self, now: datetime) -> tuple[bool, bool, bool]:
+    async def pending(self, now: datetime) -> Pending:
         assert now.tzinfo is not None
         if not self._answers:
             self.idle.set()
-            return False, False, False
+            return Pending(*[False] * 4)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -36,14 +38,14 @@ def pulse(store: Waiting, wakeups: Wakeups) -> Pulse:
     return Pulse(store, wakeups, interval_s=0.001)  # type: ignore[arg-type]  # it asks one question
 
 
-def flags(wakeups: Wakeups) -> tuple[bool, bool, bool]:
-    return wakeups.requests.is_set(), wakeups.events.is_set(), wakeups.claims.is_set()
+def flags(wakeups: Wakeups) -> Pending:
+    return Pending(*(getattr(wakeups, kind.name).is_set() for kind in fields(Pending)))
 
 
 @pytest.mark.parametrize(
-    "pending", [(False, False, False), (True, False, False), (False, True, False), (False, False, True), (True,) * 3]
+    "pending", [Pending(*(kind == index for kind in range(4))) for index in range(5)] + [Pending(*[True] * 4)]
 )
-async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: tuple[bool, bool, bool]) -> None:
+async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: Pending) -> None:
     wakeups = Wakeups()
     await pulse(Waiting(pending), wakeups).look()
     assert flags(wakeups) == pending
@@ -52,12 +54,17 @@ async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: tuple[boo
 async def test_a_flag_that_somebody_set_is_not_taken_back() -> None:
     wakeups = Wakeups()
     wakeups.events.set()
-    await pulse(Waiting((False, False, False)), wakeups).look()
-    assert flags(wakeups) == (False, True, False)
+    await pulse(Waiting(Pending(*[False] * 4)), wakeups).look()
+    assert flags(wakeups) == Pending(requests=False, events=True, claims=False, doubts=False)
 
 
 async def test_a_database_that_is_away_costs_one_look_and_not_the_pulse() -> None:
-    wakeups, store = Wakeups(), Waiting(DatabaseUnavailableError("restarting"), (True, False, False))
+    wakeups, store = (
+        Wakeups(),
+        Waiting(
+            DatabaseUnavailableError("restarting"), Pending(requests=True, events=False, claims=False, doubts=False)
+        ),
+    )
     component: Component = pulse(store, wakeups)
     running = asyncio.create_task(component.run())
     try:

@@ -2,6 +2,7 @@
 -- Takes up to $1 waiting requests for one replica: sources in turn, within a source by priority, then by age.
 -- The sources come from a loose index scan, so the cost follows the number of sources and not of requests. What makes a
 -- candidate ours is its version, never `state = 'accepted'` once more: that would invite a scan of all that wait.
+-- Content without a mark of ours goes one at a time: none while another is submitting or in doubt.
 with recursive sources as (
     (select source from requests where state = 'accepted' order by source limit 1)
     union all
@@ -10,19 +11,35 @@ with recursive sources as (
     from sources s
     where s.source is not null
 ),
-candidates as (
-    select c.request_id, c.version, c.turn, c.arrival
+waiting as (
+    select
+        c.request_id, c.version, c.turn, c.arrival,
+        row_number() over (partition by c.unmarked_content, c.mark order by c.turn, c.arrival) as twin
     from sources s
     cross join lateral (
-        select r.request_id, r.version, r.arrival, row_number() over (order by r.priority desc, r.arrival) as turn
+        select
+            r.request_id, r.version, r.arrival,
+            case when not r.seed_chosen then r.content_hash end as unmarked_content,
+            case when r.seed_chosen then r.arrival end as mark,
+            row_number() over (order by r.priority desc, r.arrival) as turn
         from requests r
         where r.state = 'accepted' and r.source = s.source and r.next_attempt_at <= $4
+            and (
+                r.seed_chosen
+                or not exists (
+                    select from requests d
+                    where d.content_hash = r.content_hash
+                        and d.state in ('submitting', 'in_doubt')
+                        and not d.seed_chosen
+                )
+            )
         order by r.priority desc, r.arrival
         limit $1
     ) c
     where s.source is not null
-    order by c.turn, c.arrival
-    limit $1
+),
+candidates as (
+    select request_id, version, turn, arrival from waiting where twin = 1 order by turn, arrival limit $1
 ),
 locked as (
     select r.request_id
@@ -43,14 +60,14 @@ where r.request_id = l.request_id
 returning
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.input, r.input_checked, r.seed_chosen;
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.input, r.input_checked, r.seed_chosen;
 
 -- name: load_requests
 -- Requests with their outputs, a row for each output (one row with nulls where there is none yet).
 select
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate,
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks,
     o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error
 from requests r
 left join outputs o on o.request_id = r.request_id
@@ -62,7 +79,7 @@ order by r.request_id, o.index;
 select
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate,
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks,
     o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error
 from (select distinct request_id from outputs where generation_id = any($1::text[])) as owner
 join requests r on r.request_id = owner.request_id
@@ -76,8 +93,8 @@ with decided as (
     select *
     from unnest(
         $1::text[], $2::integer[], $3::request_state[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
-        $7::json[], $8::timestamptz[]
-    ) as d (request_id, version, state, sequence, submitted_at, finished_at, error, retry_at)
+        $7::json[], $8::timestamptz[], $27::smallint[]
+    ) as d (request_id, version, state, sequence, submitted_at, finished_at, error, retry_at, doubt_looks)
 ),
 updated as (
     update requests r
@@ -88,6 +105,8 @@ updated as (
         finished_at = d.finished_at,
         error = d.error,
         next_attempt_at = coalesce(d.retry_at, r.next_attempt_at),
+        doubt_looks = d.doubt_looks,
+        doubted_at = case when d.state = 'in_doubt' then coalesce(r.doubted_at, $26::timestamptz) end,
         claimed_by = null,
         claim_expires_at = null
     from decided d
@@ -104,13 +123,13 @@ reported as (
         $9::text[], $10::text[], $11::smallint[], $12::output_status[], $13::text[], $14::text[], $15::text[]
     ) as o (generation_id, request_id, index, status, media_type, url, error)
     join updated u on u.request_id = o.request_id
-    on conflict (generation_id) do update
+    on conflict (request_id, index) do update
     set status = excluded.status,
         media_type = excluded.media_type,
         url = excluded.url,
         error = excluded.error,
         ended_at = excluded.ended_at
-    where outputs.request_id = excluded.request_id and outputs.status in ('queued', 'processing')
+    where outputs.generation_id = excluded.generation_id and outputs.status in ('queued', 'processing')
 ),
 announced as (
     insert into outbox (
@@ -172,4 +191,21 @@ select state::text, count(*) from requests where finished_at is null group by st
 select
     exists (select from requests where state = 'accepted' and next_attempt_at <= $1) as requests,
     exists (select from outbox where published_at is null and next_attempt_at <= $1) as events,
-    exists (select from requests where state = 'submitting' and claim_expires_at <= clock_timestamp()) as claims;
+    exists (select from requests where state = 'submitting' and claim_expires_at <= clock_timestamp()) as claims,
+    exists (select from requests where state = 'in_doubt') as doubts;
+
+-- name: doubts
+-- Requests whose POST may have been accepted, the oldest doubts first.
+select
+    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks,
+    r.input, r.seed_chosen, r.attempted_at, r.doubted_at
+from requests r
+where r.state = 'in_doubt'
+order by r.doubted_at
+limit $1;
+
+-- name: owned
+-- Which of these generations are outputs of ours.
+select generation_id from outputs where generation_id = any($1::text[]);

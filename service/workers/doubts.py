@@ -1,0 +1,145 @@
+"""Finds out what became of POSTs whose answer was lost, before any of them may be repeated.
+
+One look serves all requests in doubt: the active generations of each namespace, and where that does not tell, the ended
+ones of the models concerned. Found by content: adopted, each generation confirmed by a GET. Not found in two complete
+looks that began after the grace: submitted again. What cannot be decided in time fails as `outcome_unknown`, which is
+never repeated.
+
+What remains possible: a hub that shows a generation later than the grace, and a submitter that was frozen between its
+last look at its claim and the write of its POST. Both are paid twice, and both leave `generation.unowned` or a second
+generation of the same content behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import structlog
+
+from service.clock import utc_now
+from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
+from service.domain.facts import Fact, FoundUpstream, NotFoundUpstream, Undecidable
+from service.domain.matching import Doubt, Sighting, assign
+from service.domain.retry import Backoff
+from service.domain.states import OutputStatus
+from service.telemetry import Metrics
+from service.workers.ports import Hub, Store
+from service.workers.settler import Case, Settler
+from service.workers.wakeups import Wakeups
+
+log = structlog.get_logger(__name__)
+AT_ONCE = 500
+LOOK_INTERVAL_S = 2.0
+DECIDE_WITHIN = timedelta(minutes=30)  # beyond the grace: a hub that cannot be listed for longer leaves it undecided
+ENDED = (OutputStatus.SUCCEEDED, OutputStatus.FAILED, OutputStatus.CANCELLED)
+
+
+@dataclass(slots=True)
+class Look:
+    """What the lists of one namespace showed, and whether they left something out."""
+
+    sightings: list[Sighting] = field(default_factory=list)
+    complete: bool = True
+
+
+class Doubts:
+    """Resolves requests in doubt while this replica leads."""
+
+    name = "doubts"
+
+    def __init__(
+        self, store: Store, hub: Hub, settler: Settler, wakeups: Wakeups, metrics: Metrics, *, grace_s: float
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._settler = settler
+        self._wakeups = wakeups
+        self._metrics = metrics
+        self._grace = timedelta(seconds=grace_s)
+
+    async def run(self) -> None:
+        """Looks while there are doubts, until cancelled."""
+        failures = 0
+        while True:
+            await self._wakeups.doubts.wait()
+            self._wakeups.doubts.clear()
+            try:
+                await self.resolve(utc_now())
+                failures = 0
+            except (TransientError, HubRefusedKeyError) as error:
+                failures += 1
+                log.warning("doubts.not_resolved", reason=str(error), failures=failures)
+            await asyncio.sleep(max(LOOK_INTERVAL_S, Backoff(limit=60).jittered(failures) if failures else 0.0))
+
+    async def drain(self) -> None:
+        """Nothing is held here: a look that is cut off is begun anew."""
+
+    async def resolve(self, now: datetime) -> None:
+        """One look for all that is in doubt at `now`."""
+        doubts = await self._store.doubts(AT_ONCE)
+        namespaces: dict[str | None, list[Doubt]] = {}
+        for doubt in doubts:
+            namespaces.setdefault(doubt.request.target_namespace, []).append(doubt)
+        for namespace, members in namespaces.items():
+            try:
+                cases = await self._resolve_namespace(namespace, members, now)
+            except (HubUnavailableError, HubRefusedKeyError) as error:
+                log.warning("doubts.not_listed", namespace=namespace, reason=str(error))
+                cases = []
+            decided = {case.request_id for case in cases}
+            late = [doubt for doubt in members if doubt.request.request_id not in decided and self._too_old(doubt, now)]
+            fact = Undecidable("the hub's lists could not be read in time, or were never complete")
+            await self._settler.settle([*cases, *(Case(doubt.request.request_id, [fact]) for doubt in late)])
+
+    def _too_old(self, doubt: Doubt, now: datetime) -> bool:
+        return now - doubt.doubted_at > self._grace + DECIDE_WITHIN
+
+    async def _resolve_namespace(self, namespace: str | None, doubts: Sequence[Doubt], now: datetime) -> list[Case]:
+        look = Look()
+        await self._list(look, namespace)
+        found = await self._assign(doubts, look)
+        if any(len(found.get(doubt.request.request_id, ())) < doubt.request.num_generations for doubt in doubts):
+            for model in sorted({doubt.request.model for doubt in doubts}):
+                for status in ENDED:
+                    await self._list(look, namespace, model, status)
+            found = await self._assign(doubts, look)
+        cases = []
+        for doubt in doubts:
+            facts = await self._facts(doubt, found.get(doubt.request.request_id, ()), now, complete=look.complete)
+            if facts:
+                cases.append(Case(doubt.request.request_id, facts))
+        return cases
+
+    async def _list(
+        self, look: Look, namespace: str | None, model: str | None = None, status: OutputStatus | None = None
+    ) -> None:
+        shown = await self._hub.sightings(namespace, model, status)
+        look.sightings += shown.sightings
+        look.complete = look.complete and shown.complete
+
+    async def _assign(self, doubts: Sequence[Doubt], look: Look) -> Mapping[str, tuple[str, ...]]:
+        """Candidates by content, those left out that are outputs of ours already."""
+        candidates = assign(doubts, look.sightings, ())
+        if not candidates:
+            return {}
+        prompts = {str(doubt.parameters.get("prompt")) for doubt in doubts}
+        alike = [s.generation_id for s in look.sightings if str(s.parameters.get("prompt")) in prompts]
+        owned = await self._store.owned(alike)
+        return assign(doubts, look.sightings, owned) if owned else candidates
+
+    async def _facts(self, doubt: Doubt, found: Sequence[str], now: datetime, *, complete: bool) -> list[Fact]:
+        """What this look says of one doubt; nothing while it is too early, or the lists left something out."""
+        over = complete and now - doubt.doubted_at >= self._grace
+        if found and (over or len(found) == doubt.request.num_generations):
+            reports = [await self._hub.generation(generation_id) for generation_id in found]
+            if all(report is not None for report in reports):
+                self._metrics.doubts.labels("found").inc()
+                return [FoundUpstream(tuple(found)), *(report for report in reports if report is not None)]
+            return []  # a list that shows what a GET denies: look again
+        if not found and over:
+            self._metrics.doubts.labels("not_found").inc()
+            return [NotFoundUpstream()]
+        return []

@@ -1,0 +1,91 @@
+"""A POST whose answer is lost: looked for before it may be repeated, adopted when found, paid for once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from service.sandbox import Faults, Sandbox
+from service.sandbox.schemas import SEEDLESS
+from tests.support.bus import Team, name_of
+from tests.support.replica import Process, environment, running
+
+pytestmark = pytest.mark.asyncio
+QUICK = {"DROVER_DOUBT_GRACE_S": "1"}
+
+
+async def test_lost_answers_are_found_at_the_hub_and_nothing_is_bought_twice(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    hub.faults = Faults(answers_lost=0.5)
+    async with running(environment(amqp_url, database_url, hub.url, **QUICK)), Team(amqp_url) as team:
+        await team.send_many([{"request_id": f"r{i}", "input": {"prompt": f"clip {i % 7}"}} for i in range(60)])
+        await team.wait_for(lambda heard: all(heard.ends(f"r{i}") for i in range(60)), 60)
+        for i in range(60):
+            assert [name_of(event) for event in team.of(f"r{i}")] == ["accepted", "submitted", "succeeded"]
+    assert len(hub.ledger()["generations"]) == 60
+    told = Counter(end["data"]["outputs"][0]["generation_id"] for i in range(60) for end in team.ends(f"r{i}"))
+    assert set(told.values()) == {1}
+
+
+async def test_what_the_hub_never_took_is_submitted_again_after_two_looks(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    hub.faults.post_status = 502
+    async with running(environment(amqp_url, database_url, hub.url, **QUICK)) as app, Team(amqp_url) as team:
+        await team.send({"request_id": "unseen", "input": {"prompt": "x"}})
+        async with asyncio.timeout(10):
+            while await app.store.count_by_state() != {"in_doubt": 1}:
+                await asyncio.sleep(0.02)  # a doubt has no event
+        hub.faults.post_status = None
+        end = await team.end_of("unseen", 30)
+    assert (name_of(end), end["data"]["attempts"]) == ("succeeded", 2)
+    assert len(hub.ledger()["generations"]) == 1
+
+
+async def test_identical_requests_without_a_mark_do_not_adopt_each_others(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    hub.faults = Faults(answers_lost=0.5)
+    same = {"model": SEEDLESS, "input": {"prompt": "x", "image_url": "https://example.com/a.png"}}
+    async with running(environment(amqp_url, database_url, hub.url, **QUICK)), Team(amqp_url) as team:
+        await team.send_many([{"request_id": f"twin-{i}", **same} for i in range(6)])
+        await team.wait_for(lambda heard: all(heard.ends(f"twin-{i}") for i in range(6)), 60)
+    ids = [team.ends(f"twin-{i}")[0]["data"]["outputs"][0]["generation_id"] for i in range(6)]
+    assert len(set(ids)) == len(hub.ledger()["generations"]) == 6
+
+
+async def test_several_outputs_are_adopted_together(amqp_url: str, database_url: str, hub: Sandbox) -> None:
+    hub.faults = Faults(answers_lost=1.0)
+    async with running(environment(amqp_url, database_url, hub.url, **QUICK)), Team(amqp_url) as team:
+        await team.send({"request_id": "three", "input": {"prompt": "x"}, "num_generations": 3})
+        end = await team.end_of("three", 30)
+    assert name_of(end) == "succeeded"
+    assert {output["generation_id"] for output in end["data"]["outputs"]} == {
+        generation["generation_id"] for generation in hub.ledger()["generations"]
+    }
+    assert hub.ledger()["calls"]["post"] == 1
+
+
+async def test_killed_with_posts_under_way_everything_ends_and_nothing_is_bought_twice(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    n = 200
+    variables = environment(amqp_url, database_url, hub.url, DROVER_SUBMIT_TIMEOUT_S="1", **QUICK)
+    async with Process(variables) as first, Team(amqp_url) as team:
+        await first.ready()
+        hub.faults.answer_delay_s = 0.3
+        await team.send_many([{"request_id": f"r{i}", "input": {"prompt": f"clip {i}"}} for i in range(n)])
+        await team.wait_for(lambda heard: any(name_of(event) == "submitted" for event in heard.events))
+        first.kill()
+        await first.ended()
+        async with Process(variables) as second:
+            await second.ready()
+            await team.wait_for(lambda heard: all(heard.ends(f"r{i}") for i in range(n)), 60)
+            found = [line for line in second.lines if line.get("reason") == "found at the hub by its content"]
+            assert found
+        assert all(name_of(team.ends(f"r{i}")[0]) == "succeeded" for i in range(n))
+    prompts = Counter(generation["prompt"] for generation in hub.ledger()["generations"])
+    assert prompts == {f"clip {i}": 1 for i in range(n)}
