@@ -26,10 +26,8 @@ Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Decided: TypeAlias = tuple[Decision, Sequence[OutboxEvent]]
 
 
-def new_request(
-    request_id: str = "r-1", *, content: str = "a lighthouse", priority: int = 4, **fields: Any
-) -> NewRequest:
-    """A request as intake hands it to the store; `fields` are the request's own."""
+def new_request(request_id: str = "r-1", *, content: str | None = None, priority: int = 4, **fields: Any) -> NewRequest:
+    """A request as intake hands it to the store, each with content of its own; `fields` are the request's own."""
     request = Request(
         **{
             "request_id": request_id,
@@ -45,8 +43,8 @@ def new_request(
     )
     return NewRequest(
         request=request,
-        input={"prompt": content},
-        content_hash=hash_of(content),
+        input={"prompt": content or request_id},
+        content_hash=hash_of(content or request_id),
         priority=priority,
         deadline=NOW + DAY,
         input_checked=True,

@@ -30,7 +30,8 @@ MODES = ("force_generic_plan", "force_custom_plan")
 FILL = """
 insert into requests (request_id, state, version, sequence, source, model, input, input_checked, num_generations,
     content_hash, seed_chosen, priority, deadline, received_at, next_attempt_at, claim_expires_at, finished_at)
-select 'r' || n, s, 1, 2, 'team-' || n % 7, 'm', '{}', true, 1, '\\x00', false, n % 10, now(), now(), now(),
+select 'r' || n, s, 1, 2, 'team-' || n % 7, 'm', '{}', true, 1,
+    decode(md5(n::text), 'hex'), false, n % 10, now(), now(), now(),
     case s when 'submitting' then now() + interval '1 hour' end, case s when 'succeeded' then now() end
 from (select n, (case when n % 25 <> 0 then 'succeeded' when n <= 15000 then 'submitted' when n <= 22500 then 'accepted'
     else 'submitting' end)::request_state as s from generate_series(1, 25000) n) as made;
@@ -70,7 +71,7 @@ def _apply(ids: list[str]) -> list[Any]:
     uuids = [uuid4() for _ in ids]
     body = [b"x" * 900] * size
     events = [uuids, ids, [4] * size, [True] * size, ["generation.succeeded"] * size, body, none, none, none, none]
-    return [*requests, *outputs, *events, NOW]
+    return [*requests, *outputs, *events, NOW, [0] * size]
 
 
 def _insert() -> list[Any]:
@@ -90,6 +91,8 @@ ARGUMENTS: dict[str, list[Any]] = {
     "mark_published": [list(range(1, 500)), NOW, "default", 1],
     "mark_failed": [list(range(1, 500)), [LATER] * 499],
     "expired_claims": [None, 500],
+    "doubts": [500],
+    "owned": [[f"g{key}" for key in IDS]],
     "heard_of": [[f"o{number}" for number in range(100)], "default"],
     "matched_orphans": [500],
     "in_flight": [LATER],
@@ -105,20 +108,22 @@ ARGUMENTS: dict[str, list[Any]] = {
 }
 INDEXES = {
     "claim": {"requests_waiting", "requests_pkey"},
-    "load_requests": {"requests_pkey", "outputs_of_request"},
-    "load_owners": {"outputs_pkey", "requests_pkey", "outputs_of_request"},
+    "load_requests": {"requests_pkey", "outputs_pkey"},
+    "load_owners": {"outputs_generation", "requests_pkey", "outputs_pkey"},
     "apply": {"requests_pkey"},
     "due_events": {"outbox_due"},
     "mark_published": {"outbox_due"},
     "mark_failed": {"outbox_due"},
     "expired_claims": {"requests_claimed"},
+    "doubts": {"requests_in_doubt"},
+    "owned": {"outputs_generation"},
     "heard_of": {"orphan_events_pkey"},
     "matched_orphans": {"orphan_events_pkey", "outputs_active"},
     "in_flight": {"outputs_active"},
     "insert_requests": set(),
     "repeat_requests": {"requests_pkey", "outbox_sequence"},
     "known_requests": {"requests_pkey"},
-    "pending": {"requests_waiting", "outbox_due", "requests_claimed"},
+    "pending": {"requests_waiting", "outbox_due", "requests_claimed", "requests_in_doubt"},
     "outbox_backlog": set(),
     "delete_ended_requests": {"requests_ended", "requests_pkey", "outbox_sequence", "outbox_unpublished_of_request"},
     "delete_published_events": {"outbox_published", "outbox_pkey"},

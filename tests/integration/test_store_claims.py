@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from service.domain.facts import NotSent, OutcomeUnknown
+from service.domain.facts import FoundUpstream, NotFoundUpstream, NotSent, OutcomeUnknown
+from service.domain.messages import Pending
 from service.domain.states import RequestState
 from service.postgres.statements import statements
 from service.postgres.store import RequestStore
@@ -28,7 +29,7 @@ async def test_a_claim_is_one_more_attempt_and_carries_what_the_hub_is_to_be_sen
     (item,) = await store.claim(5, "first", LEASE_S, NOW)
     assert item.request.state is RequestState.SUBMITTING
     assert (item.request.attempts, item.request.version) == (1, 2)
-    assert item.input == {"prompt": "a lighthouse"}
+    assert item.input == {"prompt": "r-1"}
     assert item.input_checked
     assert asked + LEASE_S <= item.expires <= time.monotonic() + LEASE_S
 
@@ -64,7 +65,7 @@ async def test_a_request_that_waits_for_its_next_attempt_is_passed_over_until_th
     await store.apply([decided(request, NotSent("the hub is away", NOW + 10 * SECOND))], NOW)
     await stored(store, "r-2")
     assert await claim(store, 5) == ["r-2"]
-    assert await store.pending(NOW) == (False, True, False)
+    assert await store.pending(NOW) == Pending(requests=False, events=True, claims=False, doubts=False)
     later = await store.claim(5, "first", LEASE_S, NOW + 10 * SECOND)
     assert [item.request.request_id for item in later] == ["r-1"]
     assert later[0].request.attempts == 2
@@ -103,7 +104,7 @@ async def test_the_seed_that_the_service_chose_is_sent_and_one_that_was_given_is
     await stored(store, new_request("chosen", seed=7), new_request("given", seed=8))
     await sql.execute("update requests set seed_chosen = true where request_id = 'chosen'")
     inputs = {item.request.request_id: item.input for item in await store.claim(2, "first", LEASE_S, NOW)}
-    assert inputs["chosen"] == {"prompt": "a lighthouse", "seed": 7}
+    assert inputs["chosen"] == {"prompt": "chosen", "seed": 7}
     assert "seed" not in inputs["given"]
 
 
@@ -118,8 +119,32 @@ async def test_a_claim_that_ran_out_without_a_word_is_found(store: RequestStore)
 
 async def test_a_claim_that_ran_out_is_something_to_wake_up_for(store: RequestStore) -> None:
     await stored(store, "r-1")
-    assert (await store.pending(NOW))[0]
+    assert (await store.pending(NOW)).requests
     await store.claim(1, "first", 0.0, NOW)
-    assert await store.pending(NOW) == (False, True, True)
+    assert await store.pending(NOW) == Pending(requests=False, events=True, claims=True, doubts=False)
     assert await store.expired_claims(10) == ["r-1"]
     assert await store.count_by_state() == {"submitting": 1}
+
+
+async def test_content_without_a_mark_of_ours_is_submitted_or_in_doubt_once_at_a_time(store: RequestStore) -> None:
+    await stored(store, *(new_request(f"twin-{index}", content="same") for index in range(3)), "other")
+    (first,) = [item for item in await store.claim(10, "first", LEASE_S, NOW) if item.request.request_id != "other"]
+    assert await store.claim(10, "second", LEASE_S, NOW) == []
+    await store.apply([decided(first.request, OutcomeUnknown("reset"))], NOW)
+    assert await store.claim(10, "second", LEASE_S, NOW) == []
+    (doubt,) = await store.doubts(10)
+    assert (doubt.request.request_id, doubt.parameters, doubt.doubted_at) == ("twin-0", {"prompt": "same"}, NOW)
+    await store.apply([decided(doubt.request, FoundUpstream(("g0",)))], NOW)
+    assert [item.request.request_id for item in await store.claim(10, "second", LEASE_S, NOW)] == ["twin-1"]
+
+
+async def test_a_look_that_finds_nothing_is_counted_and_a_resubmission_begins_anew(store: RequestStore) -> None:
+    (request,) = await claimed(store, "r-1")
+    await store.apply([decided(request, OutcomeUnknown("reset"))], NOW)
+    for looks in range(2):
+        (doubt,) = await store.doubts(10)
+        assert doubt.request.doubt_looks == looks
+        await store.apply([decided(doubt.request, NotFoundUpstream())], NOW + SECOND)
+    assert await store.doubts(10) == []
+    (again,) = await store.claim(10, "second", LEASE_S, NOW + SECOND)
+    assert (again.request.attempts, again.request.doubt_looks) == (2, 0)

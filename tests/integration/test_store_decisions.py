@@ -77,7 +77,7 @@ async def test_the_same_decision_twice_is_written_once(store: RequestStore, outb
 async def test_the_events_of_one_decision_keep_their_order_among_many(store: RequestStore, outbox: Outbox) -> None:
     ids = [f"r-{number:03}" for number in range(100)]
     requests = await submitted(store, *ids, outputs=4)
-    facts = {r.request_id: [succeeded(output.generation_id) for output in r.outputs] for r in requests}
+    facts = {r.request_id: [succeeded(str(output.generation_id)) for output in r.outputs] for r in requests}
     await store.apply([decided(request, *facts[request.request_id]) for request in requests], NOW)
     for request_id in ids:
         assert await names(outbox, request_id) == ["accepted", "submitted", *["output"] * 4, "succeeded"]

@@ -16,9 +16,11 @@ from tests.integration.builders import NOW, SECOND, Sql, ended, hash_of, new_req
 pytestmark = pytest.mark.asyncio
 
 
-def repeat(request_id: str, content: str = "a lighthouse", **addresses: str | None) -> Repeat:
+def repeat(request_id: str, content: str | None = None, **addresses: str | None) -> Repeat:
     """The same id again."""
-    return Repeat(request_id, hash_of(content), addresses.get("correlation_id"), addresses.get("reply_to"))
+    return Repeat(
+        request_id, hash_of(content or request_id), addresses.get("correlation_id"), addresses.get("reply_to")
+    )
 
 
 async def events_of(outbox: Outbox, request_id: str) -> list[OutboxEvent]:

@@ -11,7 +11,7 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from service.app import App, build
 from service.settings import load_settings
@@ -53,7 +53,7 @@ class Process:
         self.lines: list[dict[str, Any]] = []
         self._logged = asyncio.Condition()
 
-    async def __aenter__(self) -> Process:
+    async def __aenter__(self) -> Self:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DROVER_", "OXEN_"))}
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -2,7 +2,8 @@
 -- Takes up to $1 waiting requests for one replica: sources in turn, within a source by priority, then by age.
 -- The sources come from a loose index scan, so the cost follows the number of sources and not of requests. What makes a
 -- candidate ours is its version, never `state = 'accepted'` once more: that would invite a scan of all that wait.
--- Content without a mark of ours goes one at a time: none while another is submitting or in doubt.
+-- Content without a mark of ours goes one at a time: none while another is submitting or in doubt. There are more
+-- candidates than wanted, so that replicas that claim at the same moment do not leave one of them empty-handed.
 with recursive sources as (
     (select source from requests where state = 'accepted' order by source limit 1)
     union all
@@ -34,18 +35,19 @@ waiting as (
                 )
             )
         order by r.priority desc, r.arrival
-        limit $1
+        limit 4 * $1
     ) c
     where s.source is not null
 ),
 candidates as (
-    select request_id, version, turn, arrival from waiting where twin = 1 order by turn, arrival limit $1
+    select request_id, version, turn, arrival from waiting where twin = 1 order by turn, arrival limit 4 * $1
 ),
 locked as (
     select r.request_id
     from requests r
     join candidates c on c.request_id = r.request_id and c.version = r.version
     order by c.turn, c.arrival
+    limit $1
     for update of r skip locked
 )
 update requests r
@@ -123,6 +125,9 @@ reported as (
         $9::text[], $10::text[], $11::smallint[], $12::output_status[], $13::text[], $14::text[], $15::text[]
     ) as o (generation_id, request_id, index, status, media_type, url, error)
     join updated u on u.request_id = o.request_id
+    where not exists ( -- a generation belongs to one request, whatever the hub says
+        select from outputs x where x.generation_id = o.generation_id and x.request_id <> o.request_id
+    )
     on conflict (request_id, index) do update
     set status = excluded.status,
         media_type = excluded.media_type,
