@@ -105,6 +105,7 @@ async def test_faults_that_do_not_exist_are_refused_and_change_nothing(slow: Cal
     assert (await slow.call("GET", "/sandbox/faults")).json == {
         "stream_refused": False,
         "answer_delay_s": 0.0,
+        "answers_lost": 0.0,
         "events_dropped": 0.0,
         "post_status": None,
         "namespaces": None,
