@@ -46,7 +46,13 @@ class FoundUpstream:
 
 @dataclass(frozen=True, slots=True)
 class NotFoundUpstream:
-    """A complete listing, begun after the grace, does not show what the POST may have bought."""
+    """A complete listing, begun after the grace, does not show what the POST may have bought.
+
+    `attempt` and `look` (from 1) say which listing it was: told twice, it is still one.
+    """
+
+    attempt: int
+    look: int
 
 
 @dataclass(frozen=True, slots=True)

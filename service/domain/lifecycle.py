@@ -78,7 +78,7 @@ def _step(request: Request, fact: Fact, now: datetime) -> Decision | None:
         case FoundUpstream(generation_ids):
             return _found_upstream(request, generation_ids, now)
         case NotFoundUpstream():
-            return _not_found_upstream(request, now)
+            return _not_found_upstream(request, fact, now)
         case Undecidable(reason):
             return _undecidable(request, reason, now)
 
@@ -145,13 +145,13 @@ def _found_upstream(request: Request, generation_ids: tuple[str, ...], now: date
     return decision
 
 
-def _not_found_upstream(request: Request, now: datetime) -> Decision | None:
+def _not_found_upstream(request: Request, fact: NotFoundUpstream, now: datetime) -> Decision | None:
     """Once is not enough; the second time the request goes back to be submitted again."""
-    if request.state is not RequestState.IN_DOUBT:
+    expected = (request.attempts, request.doubt_looks + 1)
+    if request.state is not RequestState.IN_DOUBT or (fact.attempt, fact.look) != expected:
         return None
-    looks = request.doubt_looks + 1
-    if looks < LOOKS:
-        return Decision(request, replace(request, doubt_looks=looks))
+    if fact.look < LOOKS:
+        return Decision(request, replace(request, doubt_looks=fact.look))
     after = replace(request, state=RequestState.ACCEPTED, doubt_looks=0)
     return Decision(request, after, retry_at=now, reason=f"not at the hub in {LOOKS} complete listings")
 

@@ -61,6 +61,23 @@ def translated(doing: str) -> Iterator[None]:
         raise BrokerUnavailableError(f"RabbitMQ did not do it ({doing}): {told}") from error
 
 
+async def _connect(connection: aio_pika.Connection, name: str) -> None:
+    with translated(f"connecting the {name}"):
+        try:
+            await connection.connect(timeout=CONNECT_TIMEOUT_S)
+        except aiormq.exceptions.InvalidFrameError as error:  # a Close where the answer to Open was due
+            raise BrokerUnavailableError(
+                "RabbitMQ does not open the vhost of DROVER_AMQP_URL: it is not there (yet), or not for this user."
+            ) from error
+        except REFUSED:
+            raise
+        except (OSError, TimeoutError) as error:
+            told = str(error) or type(error).__name__
+            raise BrokerUnavailableError(
+                f"RabbitMQ could not be reached ({told}); check that it runs, and DROVER_AMQP_URL."
+            ) from error
+
+
 class Link:
     """A connection of its own for one purpose; `lost` is set when it, or a channel of it, is gone."""
 
@@ -73,24 +90,15 @@ class Link:
     @classmethod
     async def open(cls, url: str, name: str) -> Link:
         """Connects. ConfigurationError for a wrong login, BrokerUnavailableError when the broker is away."""
-        with translated(f"connecting the {name}"):
-            try:
-                connection = await aio_pika.connect(
-                    URL(url).update_query(heartbeat=str(HEARTBEAT_S)),
-                    timeout=CONNECT_TIMEOUT_S,
-                    client_properties={"connection_name": f"drover {name}"},
-                )
-            except aiormq.exceptions.InvalidFrameError as error:  # a Close where the answer to Open was due
-                raise BrokerUnavailableError(
-                    "RabbitMQ does not open the vhost of DROVER_AMQP_URL: it is not there (yet), or not for this user."
-                ) from error
-            except REFUSED:
-                raise
-            except (OSError, TimeoutError) as error:
-                told = str(error) or type(error).__name__
-                raise BrokerUnavailableError(
-                    f"RabbitMQ could not be reached ({told}); check that it runs, and DROVER_AMQP_URL."
-                ) from error
+        connection = aio_pika.Connection(
+            URL(url).update_query(heartbeat=str(HEARTBEAT_S)),
+            client_properties={"connection_name": f"drover {name}"},
+        )
+        try:
+            await _connect(connection, name)
+        except BaseException:
+            await connection.close()  # left to the garbage collector, it would close itself at a moment of its own
+            raise
         return cls(connection)
 
     async def channel(self, *, confirms: bool) -> Channel:

@@ -141,5 +141,5 @@ class Doubts:
             return []  # a list that shows what a GET denies: look again
         if not found and over:
             self._metrics.doubts.labels("not_found").inc()
-            return [NotFoundUpstream()]
+            return [NotFoundUpstream(doubt.request.attempts, doubt.request.doubt_looks + 1)]
         return []

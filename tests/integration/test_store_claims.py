@@ -144,7 +144,7 @@ async def test_a_look_that_finds_nothing_is_counted_and_a_resubmission_begins_an
     for looks in range(2):
         (doubt,) = await store.doubts(10)
         assert doubt.request.doubt_looks == looks
-        await store.apply([decided(doubt.request, NotFoundUpstream())], NOW + SECOND)
+        await store.apply([decided(doubt.request, NotFoundUpstream(1, looks + 1))], NOW + SECOND)
     assert await store.doubts(10) == []
     (again,) = await store.claim(10, "second", LEASE_S, NOW + SECOND)
     assert (again.request.attempts, again.request.doubt_looks) == (2, 0)

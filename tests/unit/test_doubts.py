@@ -110,10 +110,12 @@ def test_the_outputs_that_are_not_found_are_lost_and_the_rest_goes_on() -> None:
 
 
 def test_once_not_found_is_not_enough_and_twice_gives_it_back() -> None:
-    once = decide(a_request(RequestState.IN_DOUBT), [NotFoundUpstream()], NOW)
+    once = decide(a_request(RequestState.IN_DOUBT), [NotFoundUpstream(1, 1)], NOW)
     assert once is not None
     assert (once.after.state, once.after.doubt_looks) == (RequestState.IN_DOUBT, 1)
-    twice = decide(once.after, [NotFoundUpstream()], NOW)
+    assert decide(once.after, [NotFoundUpstream(1, 1)], NOW) is None  # the same look, told again
+    assert decide(once.after, [NotFoundUpstream(2, 2)], NOW) is None  # a look for another attempt
+    twice = decide(once.after, [NotFoundUpstream(1, 2)], NOW)
     assert twice is not None
     assert (twice.after.state, twice.after.doubt_looks, twice.retry_at) == (RequestState.ACCEPTED, 0, NOW)
 
@@ -125,7 +127,7 @@ def test_a_new_doubt_begins_its_looks_anew() -> None:
 
 
 def test_what_cannot_be_decided_in_time_fails_and_is_never_repeated() -> None:
-    decision = decide(a_request(RequestState.IN_DOUBT), [Undecidable("no list"), NotFoundUpstream()], NOW)
+    decision = decide(a_request(RequestState.IN_DOUBT), [Undecidable("no list"), NotFoundUpstream(1, 1)], NOW)
     assert decision is not None
     assert decision.after.state is RequestState.FAILED
     assert decision.after.error is not None
@@ -134,7 +136,7 @@ def test_what_cannot_be_decided_in_time_fails_and_is_never_repeated() -> None:
 
 @pytest.mark.parametrize("state", [state for state in RequestState if state is not RequestState.IN_DOUBT])
 def test_only_a_request_in_doubt_is_touched(state: RequestState) -> None:
-    for fact in (FoundUpstream(("g0",)), NotFoundUpstream(), Undecidable("late")):
+    for fact in (FoundUpstream(("g0",)), NotFoundUpstream(1, 1), Undecidable("late")):
         assert decide(a_request(state), [fact], NOW) is None
 
 

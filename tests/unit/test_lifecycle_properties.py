@@ -47,7 +47,8 @@ others: st.SearchStrategy[Fact] = st.sampled_from(
         OutcomeUnknown("reset"),
         FoundUpstream(("g0",)),
         FoundUpstream(("g0", "g1")),
-        NotFoundUpstream(),
+        NotFoundUpstream(1, 1),
+        NotFoundUpstream(1, 2),
         Undecidable("too late"),
     ]
 )
