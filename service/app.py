@@ -117,12 +117,12 @@ class App:
         self.supervisor = Supervisor(self._components())
 
     def _components(self) -> Sequence[Component]:
-        """In the order of the drain: take nothing more, finish what is held, publish it, let the next one lead."""
+        """In the order of the drain: take no more, finish what is paid for, store what is held, publish, hand over."""
         return (
             self.http,
             self.consumer,
-            self.intake,
             self.submitter,
+            self.intake,
             self.leadership,
             self.catalogue,
             Pulse(self.store, self.wakeups),

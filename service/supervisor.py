@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import structlog
 
+from service.cancellation import is_cancelled
 from service.domain.retry import Backoff
 
 log = structlog.get_logger(__name__)
+END_S = 15.0  # a cancelled component that still runs then is left behind, and named
 STEADY_S = 60.0  # a component that ran this long has recovered
 
 
@@ -51,7 +53,7 @@ async def _endless(part: Coroutine[Any, Any, None]) -> None:
     try:
         await part
     except asyncio.CancelledError as error:
-        if _is_cancelled():
+        if is_cancelled():
             raise
         raise RuntimeError(f"A driver cut {name} off.") from error
     raise RuntimeError(f"{name} returned.")
@@ -87,7 +89,7 @@ class Supervisor:
             except TimeoutError:
                 log.warning("drain.cut_off", component=component.name, grace_s=grace_s)
             except asyncio.CancelledError as error:
-                if _is_cancelled():
+                if is_cancelled():
                     raise
                 log.warning("drain.cut", component=component.name, reason=repr(error))
             except Exception:  # the stop goes on whatever one component does
@@ -99,7 +101,10 @@ class Supervisor:
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, stuck = await asyncio.wait(tasks, timeout=END_S)
+            for task in stuck:
+                log.error("component.stuck", component=task.get_name(), waited_s=END_S)
         self._tasks.clear()
 
     async def _keep_running(self, component: Component) -> None:
@@ -109,7 +114,7 @@ class Supervisor:
                 await component.run()
                 log.error("component.returned", component=component.name)
             except asyncio.CancelledError as error:
-                if _is_cancelled():
+                if is_cancelled():
                     raise
                 # A driver's own cancellation (a frozen broker does this) must not end a component silently.
                 log.warning("component.cut", component=component.name, reason=repr(error))
@@ -119,9 +124,3 @@ class Supervisor:
             failures = 1 if time.monotonic() - began > STEADY_S else before + 1
             self._failures[component.name] = (failures, time.monotonic())
             await asyncio.sleep(self._restart.jittered(failures))
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancelled this task, rather than a driver something of its own."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -14,7 +14,7 @@ class PermanentError(DroverError):
 
 
 class TransientError(DroverError):
-    """It was not done, surely; trying again later is right."""
+    """It cannot be done now. What was tried may have been done all the same, so it must be safe to repeat."""
 
 
 class OutcomeUnknownError(DroverError):
@@ -27,6 +27,14 @@ class ConfigurationError(PermanentError):
 
 class DatabaseUnavailableError(TransientError):
     """Postgres did not answer, or its answer was cut off."""
+
+
+class StatementError(PermanentError):
+    """Postgres refused a statement or its arguments: a defect. `code` is the SQLSTATE, or the driver's class."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class BrokerUnavailableError(TransientError):

@@ -67,8 +67,8 @@ def _step(request: Request, fact: Fact, now: datetime) -> Decision | None:
     match fact:
         case OutputReported():
             return _output_reported(request, fact, now)
-        case HubAccepted():
-            return _hub_accepted(request, fact, now)
+        case HubAccepted(generation_ids):
+            return _hub_accepted(request, generation_ids, now)
         case HubRefused(fault) | InputFaulty(fault):
             return _refused(request, fault, now)
         case NotSent():
@@ -95,10 +95,11 @@ def _join(first: Decision, second: Decision) -> Decision:
     )
 
 
-def _hub_accepted(request: Request, fact: HubAccepted, now: datetime) -> Decision | None:
-    if request.state not in AWAITING_OUTCOME:
+def _hub_accepted(request: Request, generation_ids: tuple[str, ...], now: datetime) -> Decision | None:
+    """Ids for the outputs. Those that got none are lost, not bought again: they may exist all the same."""
+    if request.state not in AWAITING_OUTCOME or not generation_ids:
         return None
-    outputs = tuple(Output(index, generation_id) for index, generation_id in enumerate(fact.generation_ids))
+    outputs = tuple(Output(index, generation_id) for index, generation_id in enumerate(generation_ids))
     after = replace(
         request,
         state=RequestState.SUBMITTED,
@@ -106,7 +107,13 @@ def _hub_accepted(request: Request, fact: HubAccepted, now: datetime) -> Decisio
         submitted_at=now,
         sequence=request.sequence + 1,
     )
-    return Decision(request, after, outputs, (Emission(EventName.SUBMITTED, after),))
+    decision = Decision(request, after, outputs, (Emission(EventName.SUBMITTED, after),))
+    for index in range(len(generation_ids), request.num_generations):
+        lost = Output(index, None, OutputStatus.FAILED, error="The hub shows no generation for this output.")
+        before = decision.after
+        after = replace(before, outputs=(*before.outputs, lost), sequence=before.sequence + 1)
+        decision = _join(decision, Decision(before, after, (lost,), (Emission(EventName.OUTPUT, after),)))
+    return decision
 
 
 def _refused(request: Request, fault: Fault, now: datetime) -> Decision | None:
@@ -116,7 +123,7 @@ def _refused(request: Request, fault: Fault, now: datetime) -> Decision | None:
 
 
 def _not_sent(request: Request, fact: NotSent) -> Decision | None:
-    """Back to the queue; the attempt that was not made does not count."""
+    """Back to the queue. The attempt counts all the same: the back-off follows from it."""
     if request.state is not RequestState.SUBMITTING:
         return None
     after = replace(request, state=RequestState.ACCEPTED)
@@ -130,19 +137,10 @@ def _outcome_unknown(request: Request, fact: OutcomeUnknown) -> Decision | None:
 
 
 def _found_upstream(request: Request, generation_ids: tuple[str, ...], now: datetime) -> Decision | None:
-    """Adopted. What is missing of several outputs is lost, not bought again: it may exist all the same."""
-    if request.state is not RequestState.IN_DOUBT or not generation_ids:
+    if request.state is not RequestState.IN_DOUBT:
         return None
-    decision = _hub_accepted(request, HubAccepted(generation_ids), now)
-    if decision is None:
-        return None
-    decision = replace(decision, reason="found at the hub by its content")
-    for index in range(len(generation_ids), request.num_generations):
-        lost = Output(index, None, OutputStatus.FAILED, error="The hub shows no generation for this output.")
-        before = decision.after
-        after = replace(before, outputs=(*before.outputs, lost), sequence=before.sequence + 1)
-        decision = _join(decision, Decision(before, after, (lost,), (Emission(EventName.OUTPUT, after),)))
-    return decision
+    decision = _hub_accepted(request, generation_ids, now)
+    return decision and replace(decision, reason="found at the hub by its content")
 
 
 def _not_found_upstream(request: Request, fact: NotFoundUpstream, now: datetime) -> Decision | None:

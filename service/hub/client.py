@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 IDLE_REUSE_S = 4.0  # a connection that idled longer may be one that the hub is about to close
 READ_TIMEOUT_S = 30.0
+READ_CONNECTIONS = 32
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_LIST_BYTES = 512 * 1024 * 1024
 
@@ -42,28 +43,34 @@ class HubClient:
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "drover"}
         self._connections = connections
-        self._submit_timeout = aiohttp.ClientTimeout(total=submit_timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         self._submit_timeout_s = submit_timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self._paid: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Makes the session; connects nowhere yet."""
-        self._session = aiohttp.ClientSession(
-            headers=self._headers,
-            connector=aiohttp.TCPConnector(limit=self._connections + 16, keepalive_timeout=IDLE_REUSE_S),
-            timeout=aiohttp.ClientTimeout(total=READ_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S),
-            auto_decompress=True,
-        )
+        self._session = self._new_session(READ_CONNECTIONS, READ_TIMEOUT_S)
+        # Of their own: a POST that waited for a connection until its time was up would pass for a doubt.
+        self._paid = self._new_session(self._connections, self._submit_timeout_s)
 
     async def close(self) -> None:
         """Closes every connection."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._paid):
+            if session is not None:
+                await session.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    def _new_session(self, connections: int, total_s: float) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_REUSE_S),
+            timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S),
+        )
+
+    @staticmethod
+    def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
+        if session is None:
             raise HubUnavailableError("The hub's client is not open.")
-        return self._session
+        return session
 
     async def submit(self, request: Request, parameters: Mapping[str, object]) -> SubmitOutcome:
         """One POST. Connection errors before anything was written are `NotSent`; all later ones are unknown."""
@@ -73,11 +80,10 @@ class HubClient:
         if request.target_namespace is not None:
             body["target_namespace"] = request.target_namespace
         try:
-            async with self._opened().post(
+            async with self._opened(self._paid).post(
                 f"{self._base_url}/api/ai/queue",
                 data=dumps(body),
                 headers={"Content-Type": "application/json"},
-                timeout=self._submit_timeout,
                 allow_redirects=False,
             ) as response:
                 answer = await _read(response, MAX_ANSWER_BYTES)
@@ -109,7 +115,7 @@ class HubClient:
 
     async def generation(self, generation_id: str) -> OutputReported | None:
         """One generation; None when the hub says that it does not know it."""
-        status, body = await self._get(f"/api/ai/queue/{quote(generation_id, safe='')}", {})
+        status, body = await self._get(f"/api/ai/queue/{quote(generation_id, safe='')}", {}, MAX_ANSWER_BYTES)
         document = read_json(body)
         if status == 404 and read_error(document) is not None:
             return None
@@ -120,7 +126,7 @@ class HubClient:
 
     async def model(self, model: str) -> ModelDescription | None:
         """One model with its parameter schema; None when the hub says that there is none."""
-        status, body = await self._get(f"/api/ai/models/{quote(model, safe='')}", {})
+        status, body = await self._get(f"/api/ai/models/{quote(model, safe='')}", {}, MAX_ANSWER_BYTES)
         document = read_json(body)
         if status == 404 and read_error(document) is not None:
             return None
@@ -129,13 +135,15 @@ class HubClient:
             raise HubUnavailableError(f"The hub's answer about a model was not readable (status {status}).")
         return described
 
-    async def _get(self, path: str, query: Mapping[str, str]) -> tuple[int, bytes]:
+    async def _get(self, path: str, query: Mapping[str, str], limit: int = MAX_LIST_BYTES) -> tuple[int, bytes]:
         """Status and body. aiohttp repeats a GET whose kept-alive connection was closed under it; that is harmless."""
         try:
-            async with self._opened().get(self._base_url + path, params=query, allow_redirects=False) as response:
+            async with self._opened(self._session).get(
+                self._base_url + path, params=query, allow_redirects=False
+            ) as response:
                 if response.status in HELD:
                     raise HubRefusedKeyError(f"The hub answers {response.status}; check OXEN_API_KEY.")
-                return response.status, await _read(response, MAX_LIST_BYTES)
+                return response.status, await _read(response, limit)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise HubUnavailableError(f"The hub could not be asked ({path}): {_told(error)}") from error
 
@@ -152,4 +160,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def _told(error: BaseException) -> str:
+    """What goes into logs: connection errors speak; those about an answer may quote it, URL and all."""
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL | aiohttp.ClientPayloadError):
+        return type(error).__name__
     return str(error) or type(error).__name__

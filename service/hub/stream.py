@@ -74,7 +74,9 @@ class HubStream:
         except StreamEndedError as error:
             raise HubUnavailableError(_end_told(error.__context__, stood=stood)) from error
         except (OSError, aiohttp.ClientError, HttpProcessingError, UnicodeDecodeError, OverflowError) as error:
-            raise HubUnavailableError(f"The stream broke: {str(error) or type(error).__name__}") from error
+            # The class alone: the text of a parser's error quotes the event, prompt and signed URL included.
+            told = str(error) if isinstance(error, OSError) else ""
+            raise HubUnavailableError(f"The stream broke: {told or type(error).__name__}") from error
         raise HubUnavailableError("The stream ended.")
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from service.domain.errors import ConfigurationError, DatabaseUnavailableError
+from service.cancellation import raise_if_cancelled
+from service.domain.errors import ConfigurationError, DatabaseUnavailableError, StatementError
 from service.postgres.statements import statements
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            raise_if_cancelled()
         if isinstance(error, WRONG_SETTINGS):
             refusal = f"Postgres refuses the connection ({type(error).__name__}); check DROVER_DATABASE_URL."
             if self._pool is None:
@@ -137,8 +140,16 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
             # The settings were right once: somebody changes a password or restores the database. To be waited out, or
             # the workers would take every message at hand for the one that is at fault.
             raise DatabaseUnavailableError(refusal) from error
-        if not isinstance(error, UNAVAILABLE):
-            return
+        if isinstance(error, UNAVAILABLE) and not isinstance(error, ValueError):
+            self._raise_unavailable(error)
+        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+            # Its text may quote a row: the class and the code say enough, and no prompt gets into a log.
+            code = getattr(error, "sqlstate", None) or type(error).__name__
+            raise StatementError(f"Postgres refused a statement ({self._purpose}): {code}", code) from None
+
+    def _raise_unavailable(self, error: BaseException) -> None:
+        # Giving a connection back to a silent server ends in a TimeoutError that hides the cancellation.
+        raise_if_cancelled(error)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
             with suppress(asyncpg.InterfaceError):  # the pool may be closing
                 asyncio.ensure_future(self._pool.expire_connections())  # noqa: RUF006 - the pool outlives it

@@ -13,11 +13,12 @@ from importlib.resources import files
 
 import asyncpg
 
-from service.domain.errors import ConfigurationError
+from service.domain.errors import ConfigurationError, StatementError
 from service.postgres.database import Database
 
 FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 LOCK = 0x64726F76  # "drov"
+INSUFFICIENT_PRIVILEGE = "42501"  # an SQLSTATE
 CREATE = """
 create table if not exists schema_migrations (
     version integer primary key, name text not null, checksum text not null, applied_at timestamptz not null
@@ -53,10 +54,12 @@ async def apply_migrations(database: Database) -> list[Migration]:
     """Applies what is missing; several replicas may call it at once. Answers what this call applied."""
     try:
         return await _apply_missing(database)
-    except asyncpg.InsufficientPrivilegeError as error:
+    except StatementError as error:
+        if error.code != INSUFFICIENT_PRIVILEGE:
+            raise
         raise ConfigurationError(
-            f"The user of DROVER_DATABASE_URL may not create the tables ({error}); grant it create on the schema, or "
-            "run `drover migrate` as a user who may."
+            "The user of DROVER_DATABASE_URL may not create the tables; grant it create on the schema, or run "
+            "`drover migrate` as a user who may."
         ) from error
 
 

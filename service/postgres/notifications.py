@@ -28,10 +28,11 @@ class OutboxNotifications:
     def __init__(self, database: Database, wake: asyncio.Event) -> None:
         self._database = database
         self._wake = wake
+        self._failures = 0
 
     async def run(self) -> None:
         """Listens, again and again, until cancelled."""
-        backoff, failures = Backoff(first=0.5, limit=15), 0
+        backoff = Backoff(first=0.5, limit=15)
         while True:
             try:
                 await self._listen()
@@ -42,9 +43,9 @@ class OutboxNotifications:
                 asyncpg.PostgresError,
                 asyncpg.InterfaceError,
             ) as error:
-                failures += 1
+                self._failures += 1
                 log.warning("notifications.lost", reason=str(error) or type(error).__name__)
-                await asyncio.sleep(backoff.jittered(failures))
+                await asyncio.sleep(backoff.jittered(self._failures))
 
     async def drain(self) -> None:
         """Nothing is held here."""
@@ -54,6 +55,7 @@ class OutboxNotifications:
         try:
             await connection.add_listener(CHANNEL, self._on_notification)
             self._wake.set()  # what was notified before this is looked at now
+            self._failures = 0
             while True:
                 await asyncio.sleep(PROBE_S)
                 await connection.fetchval("select 1", timeout=5)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import starmap
 
-import asyncpg
-
+from service.domain.errors import StatementError
 from service.domain.facts import OutputReported
 from service.domain.lifecycle import Decision
 from service.domain.matching import Doubt
@@ -15,6 +14,8 @@ from service.domain.messages import NewRequest, OutboxEvent, Pending, Repeat
 from service.domain.states import Claimed, Request
 from service.postgres import rows
 from service.postgres.database import Database
+
+UNIQUE_VIOLATION = "23505"  # an SQLSTATE
 
 
 class RequestStore:
@@ -38,6 +39,11 @@ class RequestStore:
         is the stored one."""
         turned = [(item.request_id, item.content_hash, item.correlation_id, item.reply_to) for item in repeats]
         found = await self._database.fetch("repeat_requests", *rows.columns(turned, 4), now)
+        # A request that ended while this waited for its row has its event out of this statement's sight: once more.
+        missed = {row["request_id"] for row in found if row["unanswered"]}
+        if missed:
+            again = [item for item in turned if item[0] in missed]
+            await self._database.fetch("repeat_requests", *rows.columns(again, 4), now)
         return {row["request_id"] for row in found}
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:
@@ -70,8 +76,10 @@ class RequestStore:
         expires = rows.monotonic_in(lease_s)
         try:
             found = await self._database.fetch("claim", limit, holder, lease_s, now)
-        except asyncpg.UniqueViolationError:  # another replica claimed the same unmarked content at this very moment
-            return []
+        except StatementError as error:
+            if error.code != UNIQUE_VIOLATION:
+                raise
+            return []  # another replica claimed the same unmarked content at this very moment
         return [rows.claimed_of(row, now, expires) for row in found]
 
     async def expired_claims(self, limit: int, now: datetime | None = None) -> list[str]:
@@ -164,9 +172,10 @@ class RequestStore:
         """Requests in doubt, the oldest doubts first."""
         return [rows.doubt_of(row) for row in await self._database.fetch("doubts", limit)]
 
-    async def owned(self, generation_ids: Sequence[str]) -> set[str]:
-        """Which of these generations are outputs of ours."""
-        return {row["generation_id"] for row in await self._database.fetch("owned", list(generation_ids))}
+    async def owned(self, generation_ids: Sequence[str]) -> dict[str, str]:
+        """Which of these generations are outputs of ours, and of which request."""
+        found = await self._database.fetch("owned", list(generation_ids))
+        return {row["generation_id"]: row["request_id"] for row in found}
 
     async def pending(self, now: datetime) -> Pending:
         """What waits, wherever it was made."""

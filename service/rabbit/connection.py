@@ -18,6 +18,7 @@ from aiormq.channel import Channel
 from aiormq.connection import Connection as FrameConnection
 from yarl import URL
 
+from service.cancellation import raise_if_cancelled
 from service.domain.errors import BrokerUnavailableError, ConfigurationError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -42,13 +43,14 @@ def translated(doing: str) -> Iterator[None]:
     """Turns every way in which the broker can be away into BrokerUnavailableError.
 
     A frozen broker makes aiormq raise CancelledError in tasks that nobody cancelled: that, too, is a lost connection.
+    And the other way round: whoever was cancelled stays cancelled, whatever was raised instead, or nothing at all
+    (`wait_for` of Python 3.11 forgets a cancellation that comes with the result).
     """
     try:
         yield
+        raise_if_cancelled()
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
+        raise_if_cancelled(error)
         raise BrokerUnavailableError(f"The connection to RabbitMQ was lost ({doing}).") from error
     except REFUSED as error:
         raise ConfigurationError(
@@ -57,6 +59,7 @@ def translated(doing: str) -> Iterator[None]:
     except aiormq.exceptions.DeliveryError:
         raise
     except LOST as error:
+        raise_if_cancelled(error)
         told = str(error) or type(error).__name__
         raise BrokerUnavailableError(f"RabbitMQ did not do it ({doing}): {told}") from error
 

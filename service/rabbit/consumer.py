@@ -20,6 +20,8 @@ from service.wire.requests import TRACEPARENT, TRACESTATE, readable_trace
 
 log = structlog.get_logger(__name__)
 tolerate_odd_properties()
+# Each end of the connection counts against every message delivered on it, and after 20 the broker puts them away.
+PREFETCH = 250
 TEXTS = ("content_type", "message_id", "correlation_id", "reply_to", "user_id", "app_id")
 
 
@@ -45,7 +47,7 @@ class Consumer:
 
     name = "consumer"
 
-    def __init__(self, url: str, queue: str, *, prefetch: int = 1000) -> None:
+    def __init__(self, url: str, queue: str, *, prefetch: int = PREFETCH) -> None:
         self._url = url
         self._queue = queue
         self._prefetch = prefetch

@@ -27,7 +27,7 @@ def _unmarshal(self: Properties, flags: int, data: bytes) -> None:
         value: object
         try:
             size, value = decode.by_type(data, kind)
-        except (ValueError, OverflowError, OSError):
+        except Exception:  # noqa: BLE001 - whatever the decoder makes of it: this message alone is at fault
             size = _size(data, kind)
             value = data[:size]
         setattr(self, name, value)

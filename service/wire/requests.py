@@ -33,6 +33,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 CLOUDEVENTS_JSON = "application/cloudevents+json"
 NOT_PARAMETERS = ("model", "num_generations", "target_namespace", "response_format")
+DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
+DIRECT_REPLY_TOKEN = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_.-]+")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 
@@ -219,6 +221,8 @@ def reply_to_refusal(reply_to: str | None, rules: RequestRules) -> str | None:
     """Why an answer may not go to that queue; None when it may."""
     if reply_to is None:
         return None
+    if reply_to.startswith(DIRECT_REPLY_TO) and not DIRECT_REPLY_TOKEN.fullmatch(reply_to):
+        return "is not an address of direct reply-to as the broker gives it"
     if reply_to in rules.own_queues:
         return "must not be one of this service's own queues"
     if rules.reply_to_pattern and not rules.reply_to_pattern.fullmatch(reply_to):

@@ -48,6 +48,7 @@ class Catalogue:
         self._unknown_fresh_s = unknown_fresh_s
         self._refresh_interval_s = refresh_interval_s
         self._entries: dict[str, Entry] = {}
+        self._asking: dict[str, asyncio.Task[ModelSchema | Fault]] = {}
 
     def known(self, model: str) -> ModelSchema | Fault | None:
         """What memory says; None when the hub has to be asked first. A usable schema stays usable while stale."""
@@ -59,7 +60,15 @@ class Catalogue:
         return entry.verdict
 
     async def look_up(self, model: str) -> ModelSchema | Fault:
-        """Asks the hub. HubUnavailableError when it cannot be asked and nothing is built in or remembered."""
+        """Asks the hub, once for all who ask at the same time. HubUnavailableError when it cannot be asked and nothing
+        is built in or remembered."""
+        task = self._asking.get(model)
+        if task is None:
+            task = self._asking[model] = asyncio.create_task(self._ask(model))
+            task.add_done_callback(lambda _: self._asking.pop(model, None))
+        return await asyncio.shield(task)
+
+    async def _ask(self, model: str) -> ModelSchema | Fault:
         try:
             described = await self._hub.model(model)
         except (HubUnavailableError, HubRefusedKeyError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -28,6 +29,7 @@ from service.workers.settler import Elsewhere
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
+DRAIN_S = 5.0
 CONFLICT = Fault(
     ErrorCode.IDEMPOTENCY_CONFLICT, "This request_id is known with other content; the first request is untouched."
 )
@@ -41,13 +43,14 @@ class Arrival:
     read: Identified | Unidentified
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Refusal:
     """A delivery that is not accepted, with its answer; `reason` is set when it goes to quarantine."""
 
     delivery: Delivery
     answer: OutboxEvent | None
     reason: str | None
+    quarantined: bool = False
 
 
 class Intake:
@@ -98,11 +101,14 @@ class Intake:
         await run_together(self._arrivals.run(), self._quarantine.run())
 
     async def drain(self) -> None:
-        """Finishes what was delivered; the consumer has stopped before."""
-        if self._lookups:
-            await asyncio.wait(self._lookups)
-        await self._arrivals.drain()
-        await self._quarantine.drain()
+        """Finishes what was delivered; the consumer has stopped before. What cannot be stored soon comes again, so
+        it must not take the time that those need who have paid for something."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                if self._lookups:
+                    await asyncio.wait(self._lookups)
+                await self._arrivals.drain()
+                await self._quarantine.drain()
         await self._inbox.settle()
 
     # -- judging --------------------------------------------------------------------------------------------------
@@ -243,7 +249,9 @@ class Intake:
 
     async def _quarantine_one(self, refusals: list[Refusal]) -> None:
         for refusal in refusals:
-            await self._bus.quarantine(refusal.delivery.message, refusal.reason or "")
+            if not refusal.quarantined:
+                await self._bus.quarantine(refusal.delivery.message, refusal.reason or "")
+                refusal.quarantined = True
         await self._answer(refusals)
         self._inbox.acknowledge([refusal.delivery for refusal in refusals])
         self._wakeups.events.set()

@@ -47,7 +47,9 @@ class Leadership:
         self._supervisor: Supervisor | None = None
         self._term: int | None = None
         self._good_until = 0.0
-        self._retiring = False
+        self._retiring = False  # the drain has begun: hold the lease until it is over, and take no new one
+        self._retired = False  # the lease is given back
+        self._ending: Supervisor | None = None
 
     @property
     def leading(self) -> bool:
@@ -68,6 +70,7 @@ class Leadership:
         if supervisor is None:
             return
         await supervisor.stop(self._grace_s)
+        self._retired = True
         self._note(leading=False)
         await self._give_back()
 
@@ -81,7 +84,7 @@ class Leadership:
 
     async def _renew(self) -> None:
         while True:
-            if not self._retiring:
+            if not self._retired:
                 await self._take()
             await asyncio.sleep(RENEW_S)
 
@@ -92,15 +95,15 @@ class Leadership:
         except TransientError as error:
             log.warning("lease.not_renewed", reason=str(error))
             return
-        if self._retiring:  # the drain came while we asked
-            if term is not None:
+        if self._retiring:
+            if self._retired and term is not None:  # it was given back while we asked
                 await self._give_back()
             return
         if term is None or (self._supervisor is not None and term != self._term):
             await self._step_down("another replica leads")
         if term is not None:
             self._good_until = asked + LEASE_S
-            if self._supervisor is None:
+            if self._supervisor is None and self._ending is None:
                 self._step_up(term)
 
     def _step_up(self, term: int) -> None:
@@ -122,7 +125,9 @@ class Leadership:
         if supervisor is not None:
             log.warning("leadership.lost", term=self._term, reason=reason)
             self._note(leading=False)
+            self._ending = supervisor
             await supervisor.end()
+            self._ending = None
 
     def _note(self, *, leading: bool) -> None:
         self._elsewhere.leading = leading

@@ -76,7 +76,7 @@ class Reconciler:
             self._requested.clear()
             try:
                 await self.sweep(self._reason)
-            except (TransientError, HubRefusedKeyError) as error:
+            except TransientError as error:
                 log.warning("sweep.failed", reason=str(error))
 
     async def sweep(self, reason: str) -> None:
@@ -89,7 +89,10 @@ class Reconciler:
             by_namespace.setdefault(namespace, []).append(generation_id)
         missing = 0
         for namespace, generation_ids in by_namespace.items():
-            missing += await self._sweep_namespace(namespace, generation_ids)
+            try:
+                missing += await self._sweep_namespace(namespace, generation_ids)
+            except (HubUnavailableError, HubRefusedKeyError) as error:  # the other namespaces have their own chance
+                log.warning("sweep.not_listed", namespace=namespace, reason=str(error))
         took = time.monotonic() - began
         self._metrics.sweeps.observe(took)
         log.info("sweep.done", cause=reason, in_flight=len(in_flight), missing=missing, seconds=round(took, 3))

@@ -106,6 +106,10 @@ class Relay:
             except PermanentError as error:
                 tally.failed.append((row, str(error)))
                 return
+            except Exception as error:  # whatever this event does to the code: the others go out
+                log.exception("event.broke", request_id=row.event.request_id)
+                tally.failed.append((row, type(error).__name__))
+                return
             tally.published.append(row)
 
     async def _publish(self, row: OutboxRow) -> None:

@@ -9,16 +9,17 @@ from datetime import datetime
 import structlog
 
 from service.clock import utc_now
-from service.domain.errors import TransientError
-from service.domain.facts import Fact, HubAccepted, OutputReported
+from service.domain.errors import ErrorCode, TransientError
+from service.domain.facts import Fact, HubAccepted, HubRefused, OutputReported
 from service.domain.lifecycle import Decision, decide
-from service.domain.states import Request
+from service.domain.states import Fault, Request
 from service.telemetry import Metrics
 from service.wire.events import encode_emissions
 from service.workers.ports import EventStore, Store
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
+FOREIGN = Fault(ErrorCode.OUTCOME_UNKNOWN, "The hub answered with a generation that belongs to another request.")
 MAX_ROUNDS = 20  # a request whose version changes under twenty decisions in a row is a defect, not a race
 
 
@@ -47,6 +48,7 @@ class Settler:
         """Applies every fact. DatabaseUnavailableError leaves it to the caller to repeat the whole, which is safe."""
         now = utc_now()
         waiting = list(_merged(cases))
+        await self._refuse_foreign(waiting)
         for _ in range(MAX_ROUNDS):
             if not waiting:
                 return
@@ -64,6 +66,17 @@ class Settler:
         for case in waiting:
             log.error("request.contended", request_id=case.request_id, rounds=MAX_ROUNDS)
         raise TransientError(f"{len(waiting)} requests changed under every decision about them.")
+
+    async def _refuse_foreign(self, cases: Sequence[Case]) -> None:
+        """A generation belongs to one request. A hub that answers a POST with one that another request has already
+        leaves it open what was bought, and asking again would bring the same answer."""
+        given = accepted_ids(cases)
+        owners = await self._store.owned(given) if given else {}
+        for case in cases:
+            foreign = [key for key in accepted_ids([case]) if owners.get(key, case.request_id) != case.request_id]
+            if foreign:
+                log.error("generation.foreign", request_id=case.request_id, generation_id=foreign)
+                case.facts = [HubRefused(FOREIGN) if isinstance(fact, HubAccepted) else fact for fact in case.facts]
 
     async def settle_reports(self, reports: Sequence[OutputReported]) -> None:
         """Applies what the stream or a GET said; the ends of unknown generations are kept as orphans."""

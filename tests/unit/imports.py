@@ -10,18 +10,19 @@ from pathlib import Path
 import service
 
 ROOT = Path(service.__file__).parent
-BASE = {"clock", "domain", "wire"}
+BASE = {"cancellation", "clock", "domain", "wire"}
 ADAPTERS = ("postgres", "rabbit", "hub")
 
 # What each layer may import of the service besides itself. `app` knows every class; nothing but a command knows `app`.
 MAY_IMPORT: dict[str, set[str]] = {
     "domain": set(),
     "clock": set(),
+    "cancellation": set(),
     "wire": {"domain"},
     "postgres": BASE,
-    "rabbit": BASE,
+    "rabbit": {*BASE, "supervisor"},
     "hub": BASE,
-    "supervisor": {"domain"},
+    "supervisor": {"cancellation", "domain"},
     "telemetry": {"domain"},
     "settings": {"domain"},
     "workers": {*BASE, "supervisor", "telemetry"},
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "domain": set(),
     "clock": set(),
+    "cancellation": set(),
     "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
 }
 # Drivers, and the layers that each is for.

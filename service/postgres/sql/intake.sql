@@ -1,6 +1,6 @@
 -- name: insert_requests
 -- Stores new requests with their first event; answers the ids that were new. A known id is left alone; of an id that
--- comes twice here, the first one counts.
+-- comes twice here, the first one counts. New rows are due at once, by whoever's clock.
 with incoming as (
     select distinct on (request_id) *
     from unnest(
@@ -23,7 +23,7 @@ inserted as (
     select
         request_id, 'accepted', 1, 1, source, model, input, input_checked, num_generations, target_namespace,
         content_hash, seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to, traceparent,
-        tracestate, $20, $20
+        tracestate, $20, '-infinity'
     from incoming
     order by place -- `arrival` counts up in the order in which they came
     on conflict (request_id) do nothing
@@ -36,7 +36,7 @@ announced as (
     )
     select
         event_id, request_id, 1, true, false, 'generation.accepted', 'generation.accepted', event_body,
-        correlation_id, traceparent, tracestate, $20
+        correlation_id, traceparent, tracestate, '-infinity'
     from incoming join inserted using (request_id)
     order by place
 )
@@ -49,13 +49,22 @@ with incoming as (
     select * from unnest($1::text[], $2::bytea[], $3::text[], $4::text[])
         as i (request_id, content_hash, correlation_id, reply_to)
 ),
+locked as (
+    -- In the order of the ids, as every statement that locks several requests does: so no two of them embrace.
+    select r.request_id
+    from requests r
+    join incoming i on r.request_id = i.request_id and r.content_hash = i.content_hash
+    order by r.request_id
+    for update of r
+),
 same as (
     update requests r
     set correlation_id = coalesce(i.correlation_id, r.correlation_id),
         reply_to = coalesce(i.reply_to, r.reply_to),
         version = r.version + 1
     from incoming i
-    where r.request_id = i.request_id and r.content_hash = i.content_hash
+    join locked l on l.request_id = i.request_id
+    where r.request_id = i.request_id
     returning r.request_id, r.correlation_id, r.reply_to, r.finished_at
 ),
 again as (
@@ -69,8 +78,11 @@ again as (
     from same s
     join outbox o on o.request_id = s.request_id and o.terminal and o.stored and not o.repeated
     where s.finished_at is not null
+    returning request_id
 )
-select request_id from same;
+select s.request_id, s.finished_at is not null and a.request_id is null as unanswered
+from same s
+left join again a on a.request_id = s.request_id;
 
 -- name: known_requests
 -- Which of these ids are stored.

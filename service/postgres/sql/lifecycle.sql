@@ -142,7 +142,7 @@ announced as (
         traceparent, tracestate, next_attempt_at
     )
     select e.event_id, e.request_id, e.sequence, true, e.terminal, e.type, e.type, e.body, e.correlation_id,
-        e.reply_to, e.traceparent, e.tracestate, $26::timestamptz
+        e.reply_to, e.traceparent, e.tracestate, '-infinity'
     from unnest(
         $16::uuid[], $17::text[], $18::integer[], $19::boolean[], $20::text[], $21::bytea[], $22::text[], $23::text[],
         $24::text[], $25::text[]
@@ -213,4 +213,4 @@ limit $1;
 
 -- name: owned
 -- Which of these generations are outputs of ours.
-select generation_id from outputs where generation_id = any($1::text[]);
+select generation_id, request_id from outputs where generation_id = any($1::text[]);
