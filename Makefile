@@ -51,7 +51,8 @@ status: ## what of them runs, and where
 	@$(LOCAL)/stack.py status --home $(HOME_DIR)
 
 serve: up ## run the service against them, or against the hub that OXEN_API_KEY opens
-	@settings=$$($(LOCAL)/stack.py env --with-sandbox --home $(HOME_DIR)) && eval "$$settings" && exec $(BIN)/drover serve
+	@settings=$$($(LOCAL)/stack.py env --with-sandbox --home $(HOME_DIR)) && eval "$$settings" && \
+		echo "hub: $${OXEN_BASE_URL:-https://hub.oxen.ai, the real one: generations cost money}" && exec $(BIN)/drover serve
 
 lock: setup ## resolve the dependencies anew and write deploy/lock/
 	@$(BIN)/python deploy/local/lock.py write

@@ -168,7 +168,7 @@ class App:
         except BaseException:
             await self.close()
             raise
-        log.info("service.started", holder=self.holder)
+        log.info("service.started", holder=self.holder, hub=self.settings.base_url.get_secret_value())
         return port
 
     async def stop(self) -> None:

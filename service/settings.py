@@ -17,7 +17,8 @@ from service.domain.errors import ConfigurationError
 
 SUBMIT_MARGIN_S = 5.0  # what a drain needs besides the longest POST
 KEEP_ALIVE_S = 15.0  # the hub's
-PREFIX = "DROVER_"
+PREFIXES = ("DROVER_", "OXEN_")
+KEY_FILE = "OXEN_API_KEY_FILE"
 
 
 def _url(*schemes: str) -> AfterValidator:
@@ -192,7 +193,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, hub: bool = T
     given = dict(os.environ if environment is None else environment)
     if not hub:
         given["OXEN_API_KEY"] = "unused"
-    key_file = given.get("OXEN_API_KEY_FILE")
+    key_file = given.get(KEY_FILE)
     if key_file and not given.get("OXEN_API_KEY"):
         try:
             given["OXEN_API_KEY"] = Path(key_file).read_text("utf-8").strip()
@@ -207,14 +208,16 @@ def load_settings(environment: Mapping[str, str] | None = None, *, hub: bool = T
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """DROVER_ variables that nothing reads, each with the name that was probably meant."""
-    known = variables()
-    suffixes = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]  # all share the prefix
+    """DROVER_ and OXEN_ variables that nothing reads, each with the name that was probably meant."""
+    known = {*variables(), KEY_FILE}
     unknown: dict[str, str | None] = {}
     for name in sorted(os.environ if environment is None else environment):
-        if name.startswith(PREFIX) and name not in known and not name.startswith("DROVER_LOCAL_"):
-            meant = difflib.get_close_matches(name.removeprefix(PREFIX), suffixes, 1)
-            unknown[name] = PREFIX + meant[0] if meant else None
+        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
+        if prefix is None or name in known or name.startswith("DROVER_LOCAL_"):
+            continue
+        suffixes = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]  # all share the prefix
+        meant = difflib.get_close_matches(name.removeprefix(prefix), suffixes, 1)
+        unknown[name] = prefix + meant[0] if meant else None
     return unknown
 
 
@@ -223,7 +226,7 @@ def _told(error: ValidationError) -> str:
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         name = str(fault["loc"][0]) if fault["loc"] else ""
         if fault["type"] == "missing":
-            lines.append(f"{name} is required: {variables()[name]}")
+            lines.append(f"{name} is required: {variables()[name].removesuffix('.')}.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             lines.append(f"{name}: {message}." if name else f"{message}.")

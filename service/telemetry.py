@@ -1,4 +1,5 @@
-"""Logs and metrics. One line per change of state; no prompt, no secret, no message body is ever logged."""
+"""Logs and metrics. A line for each change of a request's state, and some for the service's own connections; no prompt,
+no secret and no message body is ever logged."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-QUIET_LOGGERS = ("aiohttp_sse_client", "aio_pika", "aiormq", "asyncio", "aiohttp")
+QUIET_LOGGERS = ("aiohttp_sse_client", "aio_pika", "aiormq", "asyncio", "asyncpg", "aiohttp")
 
 
 class Metrics:

@@ -1,4 +1,4 @@
-"""The `drover` command. Exit codes: 0 done, 1 the generation or check failed, 2 bad usage or configuration."""
+"""The `drover` command. Exit codes: 0 done, 1 it failed or could not be reached in time, 2 bad usage or settings."""
 
 from __future__ import annotations
 

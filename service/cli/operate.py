@@ -10,7 +10,7 @@ import signal
 import structlog
 import uvloop
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.app import build
 from service.postgres.database import Database
@@ -21,6 +21,7 @@ from service.settings import Settings, load_settings, unknown_variables, variabl
 from service.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
+WIDE = 200  # columns, where there is no terminal to fit
 
 
 def serve() -> int:
@@ -117,7 +118,7 @@ def topology(*, json: bool = False) -> int:
 
 
 def config(*, json: bool = False) -> int:
-    """List every setting with its variable, its meaning and its default; and say what the environment lacks.
+    """List every setting with its variable, its meaning and its default; and name what is missing or misspelt.
 
     Parameters
     ----------
@@ -132,10 +133,13 @@ def config(*, json: bool = False) -> int:
     if json:
         Console().print_json(jsonlib.dumps(rows))
     else:
-        table = Table("variable", "default", "meaning")
+        table = Table(Column("variable", no_wrap=True), Column("default", overflow="fold"), "meaning")
         for row in rows:
             table.add_row(row["variable"], row["default"], row["meaning"])
-        Console().print(table)
+        Console(width=None if Console().is_terminal else WIDE).print(table)
+    for name, meant in unknown_variables().items():
+        hint = f"; did you mean {meant}?" if meant else "."
+        Console(stderr=True).print(f"drover: nothing reads {name}{hint}", highlight=False, soft_wrap=True)
     load_settings()
     return 0
 

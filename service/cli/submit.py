@@ -23,6 +23,7 @@ from service.domain.errors import ConfigurationError, HubUnavailableError
 from service.domain.messages import DEFAULT_MODEL
 from service.rabbit.producer import Producer
 from service.settings import load_settings
+from service.wire.requests import REQUEST_ID
 
 SUCCEEDED = "drover.generation.succeeded.v1"
 
@@ -68,6 +69,10 @@ def submit(
         Print the events as JSON lines.
     """
     settings = load_settings(hub=False)
+    if request_id is not None and not REQUEST_ID.fullmatch(request_id):
+        raise ConfigurationError("--request-id must be 1 to 128 characters out of A-Z a-z 0-9 . _ : -")
+    if timeout <= 0:
+        raise ConfigurationError("--timeout must be more than 0 seconds.")
     request = {
         "request_id": request_id or str(uuid7()),
         "model": model,
@@ -116,8 +121,8 @@ async def _submit(
         if follow:
             await producer.listen()
         await producer.send(request)
+        _show({"request_id": request_id}, as_json=as_json)
         if not follow:
-            _show({"request_id": request_id}, as_json=as_json)
             return 0
         try:
             async with asyncio.timeout(timeout_s):
@@ -154,7 +159,10 @@ async def _follow(producer: Producer, request_id: str, *, as_json: bool) -> dict
     if not as_json:
         console.print_json(orjson.dumps(last).decode())
         if error := last["data"]["error"]:
-            Console(stderr=True).print(f"{error['code']}: {error['message']}", highlight=False, soft_wrap=True)
+            faults = "".join(f" {item['path']}: {item['message']}." for item in error["details"] if "path" in item)
+            Console(stderr=True, markup=False).print(
+                f"{error['code']}: {error['message']}{faults}", highlight=False, soft_wrap=True
+            )
     return last
 
 

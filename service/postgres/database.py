@@ -134,7 +134,12 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
         if error is None:
             raise_if_cancelled()
         if isinstance(error, WRONG_SETTINGS):
-            refusal = f"Postgres refuses the connection ({type(error).__name__}); check DROVER_DATABASE_URL."
+            what = (
+                "there is no such database"
+                if isinstance(error, asyncpg.InvalidCatalogNameError)
+                else "user or password"
+            )
+            refusal = f"Postgres refuses the connection ({what}); check DROVER_DATABASE_URL."
             if self._pool is None:
                 raise ConfigurationError(refusal) from error
             # The settings were right once: somebody changes a password or restores the database. To be waited out, or

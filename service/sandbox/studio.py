@@ -52,6 +52,7 @@ def _load_renderer() -> Renderer:
         from service.sandbox.rendering import render  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise RenderingUnavailableError(
-            f"Rendering needs the package {error.name!r}: pip install 'drover[sandbox]', or use --no-render"
+            f"Rendering needs the package {error.name!r}: install drover with its extra `sandbox` "
+            "(pip install '.[sandbox]' in the clone), or use --no-render"
         ) from error
     return render

@@ -269,5 +269,5 @@ def _invalid(text: str, details: list[dict[str, object]] | None = None) -> Fault
 def _from_pydantic(text: str, error: ValidationError) -> Fault:
     """Pydantic's findings as details; never with the values, which may be prompts."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    details = [{"path": pointer(item["loc"]), "message": item["msg"]} for item in found]
+    details = [{"path": pointer(item["loc"]), "message": item["msg"].removeprefix("Value error, ")} for item in found]
     return Fault(ErrorCode.INVALID_MESSAGE, text, tuple(details[:50]))

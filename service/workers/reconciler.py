@@ -1,6 +1,6 @@
 """Finds what the stream did not say: one list of the active generations, then a GET for each that is missing there.
 
-A list proves presence only; an end is proven by a GET. (Doubts, cancels, deadlines and lost ids have their place here.)
+A list proves presence only; an end is proven by a GET.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from service.clock import utc_now
 from service.domain.errors import ErrorCode, TransientError
 from service.domain.facts import Fact, HubAccepted, HubRefused, OutputReported
 from service.domain.lifecycle import Decision, decide
-from service.domain.states import Fault, Request
+from service.domain.states import Fault, Request, RequestState
 from service.telemetry import Metrics
 from service.wire.events import encode_emissions
 from service.workers.ports import EventStore, Store
@@ -142,6 +142,9 @@ class Settler:
             fields["code"] = after.error.code.value
         if decision.reason is not None:
             fields["reason"] = decision.reason
+        if after.state is RequestState.ACCEPTED:  # nothing that needs attention looks like success
+            log.warning("request.requeued", was=before.state.value, attempts=after.attempts, **fields)
+            return
         event = "request." + after.state.value
         log.info(event, was=before.state.value, attempts=after.attempts, **fields)
 

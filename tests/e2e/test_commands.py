@@ -76,9 +76,10 @@ async def test_submit_prints_events_as_json_lines_and_fails_with_1_when_the_gene
             "submit", "--prompt", "x", "-p", "num_frames=1", "--wait", DROVER_AMQP_URL=amqp_url
         )
     assert code == 1
-    assert [json.loads(line)["type"] for line in out.splitlines()][-1] == "drover.generation.failed.v1"
+    assert [json.loads(line).get("type") for line in out.splitlines()][-1] == "drover.generation.failed.v1"
     assert refused == 1
     assert err.startswith("invalid_input: ")
+    assert "/input/num_frames: 1 is less than the minimum of 9" in err
 
 
 async def test_submit_without_wait_prints_the_id_and_reads_parameters_from_a_file(
@@ -126,6 +127,8 @@ def _free_port() -> tuple[socket.socket, int]:
         (["submit", "--prompt", "x"], {"DROVER_AMQP_URL": f"amqp://{CLOSED}/"}, 1, "RabbitMQ could not be reached"),
         (["submit", "--param", "broken"], {}, 2, "--param takes name=value"),
         (["submit", "--input", "/no/such/file"], {}, 2, "--input cannot be read"),
+        (["submit", "--request-id", "a b", "--wait"], {}, 2, "--request-id must be 1 to 128"),
+        (["submit", "--timeout", "-1", "--wait"], {}, 2, "--timeout"),
         (["submit", "--num-generations", "many"], {}, 2, "--num-generations"),
         (["sandbox", "--port", "99999"], {}, 2, "--port"),
         (["submitt"], {}, 2, "submitt"),
@@ -172,7 +175,7 @@ async def test_a_wrong_key_is_told_in_the_log_and_the_request_waits(
         waiting = await service.logged("request.accepted")
         assert waiting["level"] == "info"
         held = await service.logged_where(lambda line: "OXEN_API_KEY" in str(line.get("reason")) and "was" in line)
-        assert held["event"] == "request.accepted"
+        assert (held["event"], held["level"]) == ("request.requeued", "warning")
     assert hub.ledger()["generations"] == []
     assert "CANARY" not in json.dumps(service.lines)
 

@@ -105,7 +105,7 @@ class Process:
     async def ready(self) -> int:
         """Waits until it consumes and publishes; its HTTP port."""
         await self.logged("consumer.started")
-        await self.logged("bus.connected")
+        await self.logged_where(lambda line: line.get("event") == "bus.connected" and line["purpose"] == "publisher")
         return int((await self.logged("http.listening"))["port"])
 
     def kill(self) -> None:

@@ -231,10 +231,12 @@ def test_a_variable_that_nothing_reads_is_told_with_what_was_meant() -> None:
         "DROVER_QQQ": "1",
         "DROVER_HTTP_PORT": "1",
         "DROVER_LOCAL_HOME": "1",
-        "OXEN_SOMETHING": "1",
+        "OXEN_BASEURL": "1",
+        "OXEN_API_KEY_FILE": "1",
         "PATH": "1",
     }
     assert unknown_variables(environment) == {
         "DROVER_QQQ": None,
+        "OXEN_BASEURL": "OXEN_BASE_URL",
         "DROVER_SUBMIT_CONCURENCY": "DROVER_SUBMIT_CONCURRENCY",
     }
