@@ -243,7 +243,7 @@ async def test_rendering_without_its_packages_is_refused_at_the_start(monkeypatc
     for name in [name for name in sys.modules if name.startswith("service.sandbox.rendering")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(RenderingUnavailableError, match=r"'av'.*pip install 'drover\[sandbox\]'.*--no-render"):
+    with pytest.raises(RenderingUnavailableError, match=r"'av'.*extra `sandbox`.*--no-render"):
         await Sandbox(SandboxOptions()).start()
 
 
