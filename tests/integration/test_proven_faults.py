@@ -23,6 +23,7 @@ from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.connection import translated
+from service.rabbit.properties import Properties, tolerate_odd_properties
 from service.sandbox import Sandbox
 from service.sandbox.schemas import STILL
 from service.telemetry import Metrics
@@ -185,3 +186,13 @@ async def test_fewer_ids_than_asked_for_leave_the_rest_lost_and_never_a_full_suc
 def _asked_for(outputs: int) -> Request:
     """A request while its POST is on its way."""
     return replace(new_request("r-1", num_generations=outputs).request, state=RequestState.SUBMITTING)
+
+
+async def test_headers_nested_too_deep_to_decode_stay_bytes_and_end_no_connection() -> None:
+    tolerate_odd_properties()
+    table = b""
+    for _ in range(3000):
+        table = b"\x01aF" + len(table).to_bytes(4, "big") + table
+    properties = Properties()
+    properties.unmarshal(Properties.flags["headers"], len(table).to_bytes(4, "big") + table)
+    assert isinstance(properties.headers, bytes)
