@@ -17,10 +17,6 @@ class TransientError(DroverError):
     """It cannot be done now. What was tried may have been done all the same, so it must be safe to repeat."""
 
 
-class OutcomeUnknownError(DroverError):
-    """It may or may not have been done; find out before trying again."""
-
-
 class ConfigurationError(PermanentError):
     """A setting is wrong or missing. Names the variable, never its value."""
 

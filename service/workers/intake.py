@@ -83,8 +83,7 @@ class Intake:
         self._lookup_timeout_s = lookup_timeout_s
         self._lookups: set[asyncio.Task[None]] = set()
         self._arrivals: Batches[Arrival] = Batches("intake", self._take_in, batch_limit, self._poisoned)
-        # One at a time: a batch that is tried again would quarantine its first messages again.
-        self._quarantine: Batches[Refusal] = Batches("quarantine", self._quarantine_one, 1)
+        self._quarantine: Batches[Refusal] = Batches("quarantine", self._quarantine_all, 50)
 
     def receive(self, delivery: Delivery) -> None:
         """Takes over one delivery; it is acknowledged once it is safe."""
@@ -247,7 +246,8 @@ class Intake:
         if answers:
             await self._store.insert_answers(answers, utc_now())
 
-    async def _quarantine_one(self, refusals: list[Refusal]) -> None:
+    async def _quarantine_all(self, refusals: list[Refusal]) -> None:
+        """Publishes each once, however often the batch is tried; then answers and acknowledges them."""
         for refusal in refusals:
             if not refusal.quarantined:
                 await self._bus.quarantine(refusal.delivery.message, refusal.reason or "")

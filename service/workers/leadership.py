@@ -68,6 +68,7 @@ class Leadership:
         self._retiring = True
         supervisor, self._supervisor = self._supervisor, None
         if supervisor is None:
+            self._retired = True  # a lease that becomes free now is for others
             return
         await supervisor.stop(self._grace_s)
         self._retired = True
@@ -126,8 +127,10 @@ class Leadership:
             log.warning("leadership.lost", term=self._term, reason=reason)
             self._note(leading=False)
             self._ending = supervisor
-            await supervisor.end()
-            self._ending = None
+            try:
+                await supervisor.end()
+            finally:
+                self._ending = None
 
     def _note(self, *, leading: bool) -> None:
         self._elsewhere.leading = leading

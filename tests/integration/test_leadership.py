@@ -127,6 +127,28 @@ async def test_a_drained_replica_competes_no_more(pair: tuple[Replica, Replica])
     assert not second.leading
 
 
+async def test_a_replica_that_drains_without_leading_leaves_a_free_lease_to_others(
+    pair: tuple[Replica, Replica], database: Database
+) -> None:
+    first, second = pair
+    await second.leadership.drain()
+    await first.leadership.drain()
+    await asyncio.sleep(2 * module.RENEW_S)  # long enough for it to have looked at the lease
+    assert await LeaseStore(database, "third").take(1) is not None
+
+
+async def test_a_step_down_that_was_cut_off_does_not_keep_a_replica_from_leading_again(
+    pair: tuple[Replica, Replica],
+) -> None:
+    first, _ = pair
+    stepping_down = asyncio.create_task(first.leadership._step_down("told to"))
+    await asyncio.sleep(0)  # it waits for the components now
+    stepping_down.cancel()
+    await asyncio.gather(stepping_down, return_exceptions=True)
+    assert stepping_down.cancelled()
+    await wait_ready(lambda: first.leading)
+
+
 async def test_a_leader_whose_row_was_taken_stops_at_its_next_renewal(pair: tuple[Replica, Replica], sql: Sql) -> None:
     first, second = pair
     await sql.execute("update leadership set holder = 'thief', term = term + 1, expires_at = now() + interval '1 hour'")
