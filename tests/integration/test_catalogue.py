@@ -117,6 +117,14 @@ async def test_only_a_model_that_surely_makes_neither_image_nor_video_is_refused
         assert verdict.code is ErrorCode.UNKNOWN_MODEL
 
 
+@pytest.mark.parametrize("name", [".", "..", "no/such/model", "../queue", "?x=1", "#"])
+async def test_a_name_that_looks_like_an_address_is_an_unknown_model(hub: Sandbox, name: str) -> None:
+    async with catalogue_of(hub.url) as catalogue:
+        verdict = await catalogue.look_up(name)
+    assert isinstance(verdict, Fault)
+    assert verdict.code is ErrorCode.UNKNOWN_MODEL
+
+
 async def test_a_page_that_is_not_the_hubs_does_not_make_a_model_unknown() -> None:
     async with raw_server(http("404 Not Found", b"<html>")) as server, catalogue_of(server.url) as catalogue:
         with pytest.raises(HubUnavailableError):
