@@ -79,8 +79,14 @@ async def test_killed_with_posts_under_way_everything_ends_and_nothing_is_bought
         hub.faults.answer_delay_s = 0.3
         await team.send_many([{"request_id": f"r{i}", "input": {"prompt": f"clip {i}"}} for i in range(n)])
         await team.wait_for(lambda heard: any(name_of(event) == "submitted" for event in heard.events))
+        hub.faults.answer_delay_s = 60  # from now on the hub takes what it is sent, and nobody hears of it
+        taken = len(hub.ledger()["generations"])
+        async with asyncio.timeout(10):
+            while len(hub.ledger()["generations"]) == taken:
+                await asyncio.sleep(0.01)
         first.kill()
         await first.ended()
+        hub.faults.answer_delay_s = 0.3
         async with Process(variables) as second:
             await second.ready()
             await team.wait_for(lambda heard: all(heard.ends(f"r{i}") for i in range(n)), 60)
