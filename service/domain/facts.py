@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from service.domain.states import Fault, OutputStatus
+from service.domain.states import Fault, OutputStatus, StopCause
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class HubAccepted:
     """The POST was answered with ids, in the order of the outputs."""
 
     generation_ids: tuple[str, ...]
+    attempt: int | None = None  # whose POST it was; None: the present attempt's (so in all four)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class HubRefused:
     """The hub judged the request and will not take it, now or later."""
 
     fault: Fault
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class NotSent:
 
     reason: str
     retry_at: datetime
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class OutcomeUnknown:
     """The POST may have been accepted; nobody may repeat it before the hub's lists have been looked through."""
 
     reason: str
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class InputFaulty:
 
 @dataclass(frozen=True, slots=True)
 class OutputReported:
-    """What the stream or a GET says of one generation. Only an end changes anything."""
+    """What the stream or a GET says of one generation. Only an end changes anything, or its being there again."""
 
     generation_id: str
     status: OutputStatus
@@ -80,6 +84,38 @@ class OutputReported:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class OutputMissing:
+    """The hub answered at `asked_at` that it does not know the generation; lost if it says so `patience` later, too."""
+
+    generation_id: str
+    asked_at: datetime
+    patience: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAbandoned:
+    """The generation was to be ended, and the hub has not done it in all that time."""
+
+    generation_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The request is to end now: somebody cancelled it, or its deadline passed."""
+
+    cause: StopCause
+
+
+@dataclass(frozen=True, slots=True)
+class StopPending:
+    """The hub has been asked to end the outputs and has not done so yet: to be looked at again at `retry_at`."""
+
+    retry_at: datetime
+
+
+OutputFact = OutputReported | OutputMissing | OutputAbandoned
 Fact = (
     HubAccepted
     | HubRefused
@@ -89,6 +125,8 @@ Fact = (
     | NotFoundUpstream
     | Undecidable
     | InputFaulty
-    | OutputReported
+    | OutputFact
+    | StopRequested
+    | StopPending
 )
 SubmitOutcome = HubAccepted | HubRefused | NotSent | OutcomeUnknown

@@ -100,6 +100,15 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancel:
+    """Somebody wants a request to end; where a repeated terminal event is to go besides."""
+
+    request_id: str
+    correlation_id: str | None = None
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """What waits in the database, wherever it was made."""
 
@@ -107,3 +116,5 @@ class Pending:
     events: bool
     claims: bool
     doubts: bool
+    stops: bool
+    cancels: bool

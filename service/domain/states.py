@@ -20,7 +20,7 @@ class RequestState(StrEnum):
     SUBMITTING = "submitting"  # the submitter, by the outcome of its POST; the reconciler, when the claim ran out
     IN_DOUBT = "in_doubt"  # the reconciler, by what the hub's lists show
     SUBMITTED = "submitted"  # the listener or the reconciler, by the ends of the outputs
-    CANCELLING = "cancelling"  # the reconciler, once every output is settled
+    CANCELLING = "cancelling"  # the stopper, the listener or the reconciler, by the ends of the outputs
     SUCCEEDED = "succeeded"  # nobody: ended
     FAILED = "failed"  # nobody: ended
     CANCELLED = "cancelled"  # nobody: ended
@@ -51,6 +51,13 @@ class OutputStatus(StrEnum):
 
 
 ACTIVE = frozenset({OutputStatus.QUEUED, OutputStatus.PROCESSING})
+
+
+class StopCause(StrEnum):
+    """Why a request is to end before its outputs do. The first cause stays."""
+
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
 
 
 class EventName(StrEnum):
@@ -90,6 +97,8 @@ class Output:
     media_type: str | None = None
     url: str | None = None
     error: str | None = None
+    lost: bool = False  # given up: the hub does not know it, or never ended it
+    missing_since: datetime | None = None  # since when the hub has answered that it does not know it
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,17 @@ class Request:
     traceparent: str | None = None
     tracestate: str | None = None
     doubt_looks: int = 0  # complete listings after the grace that did not show what its POST may have bought
+    stop_cause: StopCause | None = None  # set: no POST any more, and an end by this cause unless all outputs succeed
+    stop_requested_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A generation that the hub has not ended for us, in whose list it is, and whether the hub denied knowing it."""
+
+    generation_id: str
+    namespace: str | None
+    missing: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from service.domain.decisions import Decision
 from service.domain.facts import OutputReported
-from service.domain.lifecycle import Decision
 from service.domain.messages import Identified, Message, NewRequest, Unidentified
 from service.domain.states import EventName, Fault, Output, OutputStatus, Request, RequestState
 from service.wire.requests import RequestRules, read_message

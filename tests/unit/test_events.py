@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain.decisions import Emission
 from service.domain.errors import ErrorCode
 from service.domain.facts import HubAccepted, OutputReported
-from service.domain.lifecycle import Emission, decide
+from service.domain.lifecycle import decide
 from service.domain.messages import Message, OutboxEvent
 from service.domain.states import EventName, Fault, OutputStatus, Request, RequestState
 from service.wire.events import encode_accepted, encode_emissions, encode_rejected

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from service.domain.decisions import Decision
 from service.domain.errors import ErrorCode
 from service.domain.facts import Fact, HubAccepted, HubRefused, InputFaulty, NotSent, OutcomeUnknown, OutputReported
-from service.domain.lifecycle import Decision, data_status, decide
+from service.domain.lifecycle import data_status, decide
 from service.domain.states import EventName, Fault, Output, OutputStatus, Request, RequestState
 from tests.unit.builders import NOW, a_request, cancelled, failed, names, succeeded
 

@@ -10,6 +10,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.domain.decisions import Decision, Emission
 from service.domain.errors import ErrorCode
 from service.domain.facts import (
     Fact,
@@ -20,16 +21,21 @@ from service.domain.facts import (
     NotFoundUpstream,
     NotSent,
     OutcomeUnknown,
+    OutputAbandoned,
+    OutputMissing,
     OutputReported,
+    StopPending,
+    StopRequested,
     Undecidable,
 )
-from service.domain.lifecycle import Decision, Emission, data_status, decide
-from service.domain.states import Fault, OutputStatus, Request, RequestState
+from service.domain.lifecycle import data_status, decide
+from service.domain.states import Fault, OutputStatus, Request, RequestState, StopCause
 from tests.unit.builders import NOW, a_request
 
 FAULT = Fault(ErrorCode.UPSTREAM_REJECTED, "no")
 GENERATION_IDS = ("g0", "g1", "g2", "g3", "somebody-elses")
 STATES = (RequestState.ACCEPTED, RequestState.SUBMITTING, RequestState.IN_DOUBT, RequestState.SUBMITTED)
+PATIENCE = timedelta(seconds=30)
 
 reports = st.builds(
     OutputReported,
@@ -50,6 +56,15 @@ others: st.SearchStrategy[Fact] = st.sampled_from(
         NotFoundUpstream(1, 1),
         NotFoundUpstream(1, 2),
         Undecidable("too late"),
+        HubRefused(FAULT, 1),
+        HubAccepted(("g0",), 1),
+        NotSent("refused", NOW + timedelta(seconds=2), 1),
+        OutcomeUnknown("late", 2),
+        StopRequested(StopCause.CANCEL),
+        StopRequested(StopCause.DEADLINE),
+        StopPending(NOW + timedelta(seconds=3)),
+        OutputAbandoned("g0", "never ended"),
+        *(OutputMissing(f"g{index}", NOW + timedelta(seconds=at), PATIENCE) for index in (0, 1) for at in (0, 60)),
     ]
 )
 
@@ -160,6 +175,8 @@ def test_a_request_whose_outputs_have_all_ended_has_ended(story: tuple[Request, 
     after, _ = one_by_one(*story)
     if after.outputs and all(output.status.ended for output in after.outputs):
         assert after.state.ended
+        if after.stop_cause is not None and after.state is RequestState.SUCCEEDED:
+            assert all(output.status is OutputStatus.SUCCEEDED for output in after.outputs)
     if after.state is RequestState.SUCCEEDED:
         every = all(output.status is OutputStatus.SUCCEEDED for output in after.outputs)
         assert data_status(after) == ("succeeded" if every else "partial")
@@ -176,3 +193,11 @@ def test_the_order_in_which_outputs_end_does_not_change_the_end(count: int, rand
     random.shuffle(shuffled)
     request = a_request(RequestState.SUBMITTED, outputs=count)
     assert one_by_one(request, shuffled)[0] == one_by_one(request, ends)[0]
+
+
+@given(stories())
+def test_wherever_a_story_stops_it_can_still_end(story: tuple[Request, list[Fact]]) -> None:
+    after, _ = one_by_one(*story)
+    rest: list[Fact] = [HubAccepted(("g0",)), StopRequested(StopCause.DEADLINE)]
+    rest += [OutputReported(key, OutputStatus.CANCELLED) for key in GENERATION_IDS]
+    assert one_by_one(after, rest)[0].state.ended
