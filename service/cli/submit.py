@@ -23,7 +23,7 @@ from service.domain.errors import ConfigurationError, HubUnavailableError
 from service.domain.messages import DEFAULT_MODEL
 from service.rabbit.producer import Producer
 from service.settings import load_settings
-from service.wire.requests import REQUEST_ID
+from service.wire.envelope import REQUEST_ID
 
 SUCCEEDED = "drover.generation.succeeded.v1"
 

@@ -14,7 +14,7 @@ from service.domain.errors import ErrorCode
 from service.domain.facts import OutputReported
 from service.domain.matching import Doubt
 from service.domain.messages import NewRequest, OutboxEvent, OutboxRow
-from service.domain.states import Claimed, Fault, Output, OutputStatus, Request, RequestState
+from service.domain.states import Claimed, Fault, Output, OutputStatus, Request, RequestState, StopCause
 
 
 def columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
@@ -63,6 +63,8 @@ def request_of(row: asyncpg.Record, outputs: tuple[Output, ...] = ()) -> Request
         traceparent=row["traceparent"],
         tracestate=row["tracestate"],
         doubt_looks=row["doubt_looks"],
+        stop_cause=None if row["stop_cause"] is None else StopCause(row["stop_cause"]),
+        stop_requested_at=row["stop_requested_at"],
     )
 
 
@@ -83,6 +85,8 @@ def _outputs_of(rows: list[asyncpg.Record]) -> tuple[Output, ...]:
             media_type=row["media_type"],
             url=row["url"],
             error=row["output_error"],
+            lost=row["lost"],
+            missing_since=row["missing_since"],
         )
         for row in rows
         if row["index"] is not None

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import starmap
 
+from service.domain.decisions import Decision
 from service.domain.errors import StatementError
 from service.domain.facts import OutputReported
-from service.domain.lifecycle import Decision
 from service.domain.matching import Doubt
-from service.domain.messages import NewRequest, OutboxEvent, Pending, Repeat
-from service.domain.states import Claimed, Request
+from service.domain.messages import Cancel, NewRequest, OutboxEvent, Pending, Repeat
+from service.domain.states import Claimed, InFlight, Request
 from service.postgres import rows
 from service.postgres.database import Database
 
@@ -27,12 +27,13 @@ class RequestStore:
 
     # -- intake ---------------------------------------------------------------------------------------------------
 
-    async def insert(self, new: Sequence[tuple[NewRequest, OutboxEvent]], now: datetime) -> set[str]:
-        """Stores new requests, each with its `generation.accepted`; answers the ids that were not known before."""
+    async def insert(self, new: Sequence[tuple[NewRequest, OutboxEvent]], now: datetime) -> dict[str, bool]:
+        """Stores new requests, each with its `generation.accepted`; answers the ids that were not known before, and
+        whether each was cancelled before it came."""
         found = await self._database.fetch(
             "insert_requests", *rows.columns(starmap(rows.new_request_row, new), 19), now
         )
-        return {row["request_id"] for row in found}
+        return {row["request_id"]: row["cancelled"] for row in found}
 
     async def repeat(self, repeats: Sequence[Repeat], now: datetime) -> set[str]:
         """Replaces reply addresses; an ended request sends its terminal event again. Answers the ids whose content
@@ -82,10 +83,10 @@ class RequestStore:
             return []  # another replica claimed the same unmarked content at this very moment
         return [rows.claimed_of(row, now, expires) for row in found]
 
-    async def expired_claims(self, limit: int, now: datetime | None = None) -> list[str]:
-        """Requests whose claim ran out without a word; `now` only to move time in tests."""
+    async def expired_claims(self, limit: int, now: datetime | None = None) -> list[tuple[str, int]]:
+        """(request id, attempt) whose claim ran out without a word; `now` only to move time in tests."""
         found = await self._database.fetch("expired_claims", now, limit)
-        return [row["request_id"] for row in found]
+        return [(row["request_id"], row["attempts"]) for row in found]
 
     # -- decisions ------------------------------------------------------------------------------------------------
 
@@ -110,10 +111,12 @@ class RequestStore:
                 decision.after.finished_at,
                 rows.fault_json(decision.after.error),
                 decision.retry_at,
+                decision.after.doubt_looks,
+                decision.after.stop_cause,
+                decision.after.stop_requested_at,
             )
             for decision, _ in decisions
         ]
-        looks = [decision.after.doubt_looks for decision, _ in decisions]
         outputs = [
             (
                 output.generation_id,
@@ -123,6 +126,8 @@ class RequestStore:
                 output.media_type,
                 output.url,
                 output.error,
+                output.lost,
+                output.missing_since,
             )
             for decision, _ in decisions
             for output in decision.outputs
@@ -144,7 +149,7 @@ class RequestStore:
             for event in emitted
         ]
         found = await self._database.fetch(
-            "apply", *rows.columns(requests, 8), *rows.columns(outputs, 7), *rows.columns(events, 10), now, looks
+            "apply", *rows.columns(requests, 11), *rows.columns(outputs, 9), *rows.columns(events, 10), now
         )
         return {row["request_id"] for row in found}
 
@@ -163,10 +168,9 @@ class RequestStore:
         """Orphans whose generation is stored and not ended."""
         return [rows.report_of(row) for row in await self._database.fetch("matched_orphans", limit)]
 
-    async def in_flight(self, stored_before: datetime) -> list[tuple[str, str | None]]:
-        """(generation id, namespace) of all that the hub has not ended for us."""
-        found = await self._database.fetch("in_flight", stored_before)
-        return [(row["generation_id"], row["namespace"]) for row in found]
+    async def in_flight(self, stored_before: datetime) -> list[InFlight]:
+        """All that the hub has not ended for us."""
+        return list(starmap(InFlight, await self._database.fetch("in_flight", stored_before)))
 
     async def doubts(self, limit: int) -> list[Doubt]:
         """Requests in doubt, the oldest doubts first."""
@@ -180,7 +184,37 @@ class RequestStore:
     async def pending(self, now: datetime) -> Pending:
         """What waits, wherever it was made."""
         found = (await self._database.fetch("pending", now))[0]
-        return Pending(found["requests"], found["events"], found["claims"], found["doubts"])
+        return Pending(**found)
+
+    # -- stops ----------------------------------------------------------------------------------------------------
+
+    async def overdue(self, limit: int, now: datetime) -> list[str]:
+        """Requests whose deadline has passed."""
+        return [row["request_id"] for row in await self._database.fetch("overdue", now, limit)]
+
+    async def stopping(self, limit: int, now: datetime) -> list[Request]:
+        """Requests whose outputs the hub is to end now, with their outputs."""
+        return list(rows.requests_of(await self._database.fetch("stopping", now, limit)).values())
+
+    async def keep_early_cancels(self, request_ids: Sequence[str], now: datetime) -> None:
+        """Keeps the cancels of requests that are not known (yet)."""
+        await self._database.fetch("keep_early_cancels", list(request_ids), now)
+
+    async def matched_cancels(self, limit: int) -> list[str]:
+        """Early cancels whose request has come."""
+        return [row["request_id"] for row in await self._database.fetch("matched_cancels", limit)]
+
+    async def forget_cancels(self, request_ids: Sequence[str]) -> None:
+        """Drops early cancels that have been applied."""
+        await self._database.fetch("forget_cancels", list(request_ids))
+
+    async def repeat_ends(self, cancels: Sequence[Cancel], now: datetime) -> set[str]:
+        """Sends the terminal events of ended requests again; answers which had one."""
+        turned = [(cancel.request_id, cancel.correlation_id, cancel.reply_to) for cancel in cancels]
+        found = await self._database.fetch("repeat_ends", *rows.columns(turned, 3), now)
+        return {row["request_id"] for row in found}
+
+    # -- looking --------------------------------------------------------------------------------------------------
 
     async def count_by_state(self) -> dict[str, int]:
         """How many requests wait, by state."""

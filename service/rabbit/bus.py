@@ -15,7 +15,7 @@ from service.rabbit.connection import translated
 from service.rabbit.outlet import Outlet
 from service.rabbit.topology import DEAD, EVENTS
 from service.supervisor import run_together
-from service.wire.requests import CLOUDEVENTS_JSON
+from service.wire.envelope import CLOUDEVENTS_JSON
 
 log = structlog.get_logger(__name__)
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."

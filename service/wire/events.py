@@ -10,8 +10,9 @@ from uuid import UUID, uuid5
 import orjson
 from uuid_utils.compat import uuid7
 
+from service.domain.decisions import Emission
 from service.domain.errors import ErrorCode
-from service.domain.lifecycle import Emission, data_status
+from service.domain.lifecycle import data_status
 from service.domain.messages import Message, OutboxEvent
 from service.domain.states import EventName, Fault, Output, OutputStatus, Request, RequestState
 from service.wire.json import dumps
@@ -126,7 +127,7 @@ def _outputs(outputs: Sequence[Output]) -> list[dict[str, object]]:
 
 
 def _output_error(output: Output) -> dict[str, object] | None:
-    if output.generation_id is None:
+    if output.lost:
         return _error(Fault(ErrorCode.UPSTREAM_LOST, output.error or "The hub shows no generation for this output."))
     if output.status is OutputStatus.FAILED:
         told = output.error or "The hub reported a failure and gave no reason."

@@ -25,13 +25,11 @@ from service.domain.messages import (
     Unidentified,
 )
 from service.domain.states import Fault, Request, RequestState
-from service.wire.json import canonical_bytes, dumps, loads, pointer, unfit
+from service.wire.envelope import from_pydantic, invalid, read_document, read_request_id
+from service.wire.json import canonical_bytes, dumps, pointer, unfit
 
-MAX_BODY_BYTES = 256 * 1024
 MAX_METADATA_BYTES = 8 * 1024
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
-CLOUDEVENTS_JSON = "application/cloudevents+json"
 NOT_PARAMETERS = ("model", "num_generations", "target_namespace", "response_format")
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 DIRECT_REPLY_TOKEN = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_.-]+")
@@ -80,25 +78,10 @@ class RequestBody(BaseModel):
     metadata: dict[str, Any] | None = None
 
 
-class CloudEvent(BaseModel):
-    """The structured-mode envelope, CloudEvents 1.0 section 3.1; extension attributes are allowed."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-    specversion: str = Field(pattern=r"^1\.0$")
-    id: str = Field(min_length=1)
-    source: str = Field(min_length=1)
-    type: str = Field(min_length=1)
-    data: dict[str, Any]
-    datacontenttype: str | None = Field(None, pattern=r"^application/([a-z0-9.-]+\+)?json\s*(;.*)?$")
-    traceparent: str | None = None
-    tracestate: str | None = None
-
-
 def read_message(message: Message, rules: RequestRules, now: datetime) -> Identified | Unidentified:
     """Reads one delivery. Never raises: whatever is wrong comes back as a fault."""
-    data, envelope, problem = _document(message)
-    request_id = _request_id(message, data)
+    data, envelope, problem = read_document(message)
+    request_id = read_request_id(message, data)
     if isinstance(request_id, Fault):
         return Unidentified(problem or request_id)
     if data is None:
@@ -110,43 +93,6 @@ def read_message(message: Message, rules: RequestRules, now: datetime) -> Identi
         return Identified(request_id, content_hash, None, fault)
     accepted = _new_request(message, envelope, body, request_id, content_hash, rules, now)
     return Identified(request_id, content_hash, accepted, None)
-
-
-def _document(message: Message) -> tuple[dict[str, Any] | None, Mapping[str, Any], Fault | None]:
-    """The request's JSON object, the envelope around it (or an empty one), and what is wrong with either."""
-    if len(message.body) > MAX_BODY_BYTES:
-        return (
-            None,
-            {},
-            _invalid(f"The body has {len(message.body)} bytes; at most {MAX_BODY_BYTES} are taken."),
-        )
-    try:
-        document = loads(message.body)
-    except ValueError as error:
-        return None, {}, _invalid(f"The body is not JSON: {error}.")
-    if not isinstance(document, dict):
-        return None, {}, _invalid("The body must be a JSON object.")
-    wrapped = (message.content_type or "").lower().startswith(CLOUDEVENTS_JSON) or "specversion" in document
-    if not wrapped:
-        return document, {}, None
-    data = document.get("data")
-    try:
-        CloudEvent.model_validate(document)
-    except ValidationError as error:
-        fault = _from_pydantic("The CloudEvents envelope is not valid.", error)
-        return (data if isinstance(data, dict) else None), document, fault
-    return document["data"], document, None
-
-
-def _request_id(message: Message, data: Mapping[str, Any] | None) -> str | Fault:
-    given = data.get("request_id") if data else None
-    if given is None:
-        given = message.message_id
-    if given is None:
-        return _invalid("Neither request_id nor the message_id property is given.")
-    if not isinstance(given, str) or not REQUEST_ID.fullmatch(given):
-        return _invalid("The request id must be 1 to 128 characters out of A-Z a-z 0-9 . _ : -")
-    return given
 
 
 def _content_hash(data: Mapping[str, Any]) -> bytes | None:
@@ -167,7 +113,7 @@ def _body(data: Mapping[str, Any]) -> RequestBody | Fault:
     try:
         return RequestBody.model_validate(data)
     except ValidationError as error:
-        return _from_pydantic("The request is not valid.", error)
+        return from_pydantic("The request is not valid.", error)
 
 
 def _fault(message: Message, body: RequestBody, rules: RequestRules) -> Fault | None:
@@ -190,7 +136,7 @@ def _fault(message: Message, body: RequestBody, rules: RequestRules) -> Fault | 
     if body.target_namespace is not None and body.target_namespace not in rules.target_namespaces:
         text = "is not one of the namespaces that this service may bill (DROVER_TARGET_NAMESPACES)"
         details.append({"path": "/target_namespace", "message": text})
-    return _invalid("The request is not valid.", details) if details else None
+    return invalid("The request is not valid.", details) if details else None
 
 
 def _metadata_faults(body: RequestBody) -> list[dict[str, object]]:
@@ -260,14 +206,3 @@ def _new_request(
     deadline = body.deadline or now + timedelta(seconds=rules.default_deadline_s)
     # Content that passed every judgement always has a canonical spelling.
     return NewRequest(request, body.input, content_hash or b"", body.priority, deadline)
-
-
-def _invalid(text: str, details: list[dict[str, object]] | None = None) -> Fault:
-    return Fault(ErrorCode.INVALID_MESSAGE, text, tuple(details or ()))
-
-
-def _from_pydantic(text: str, error: ValidationError) -> Fault:
-    """Pydantic's findings as details; never with the values, which may be prompts."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    details = [{"path": pointer(item["loc"]), "message": item["msg"].removeprefix("Value error, ")} for item in found]
-    return Fault(ErrorCode.INVALID_MESSAGE, text, tuple(details[:50]))

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from service.domain.decisions import Decision
 from service.domain.facts import Fact, HubAccepted, OutputReported
-from service.domain.lifecycle import Decision, decide
+from service.domain.lifecycle import decide
 from service.domain.messages import NewRequest, OutboxEvent
 from service.domain.states import OutputStatus, Request, RequestState
 from service.postgres.store import RequestStore
@@ -63,7 +64,8 @@ def with_event(new: NewRequest) -> tuple[NewRequest, OutboxEvent]:
 
 async def stored(store: RequestStore, *news: NewRequest | str, now: datetime = NOW) -> set[str]:
     """Stores requests (an id stands for an ordinary one); the ids that were new."""
-    return await store.insert([with_event(new_request(new) if isinstance(new, str) else new) for new in news], now)
+    inserted = await store.insert([with_event(new_request(new) if isinstance(new, str) else new) for new in news], now)
+    return set(inserted)
 
 
 async def claimed(store: RequestStore, *request_ids: str, now: datetime = NOW) -> list[Request]:

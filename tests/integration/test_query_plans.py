@@ -31,7 +31,7 @@ FILL = """
 insert into requests (request_id, state, version, sequence, source, model, input, input_checked, num_generations,
     content_hash, seed_chosen, priority, deadline, received_at, next_attempt_at, claim_expires_at, finished_at)
 select 'r' || n, s, 1, 2, 'team-' || n % 7, 'm', '{}', true, 1,
-    decode(md5(n::text), 'hex'), false, n % 10, now(), now(), now(),
+    decode(md5(n::text), 'hex'), false, n % 10, now() + interval '30 days', now(), now(),
     case s when 'submitting' then now() + interval '1 hour' end, case s when 'succeeded' then now() end
 from (select n, (case when n % 25 <> 0 then 'succeeded' when n <= 15000 then 'submitted' when n <= 22500 then 'accepted'
     else 'submitting' end)::request_state as s from generate_series(1, 25000) n) as made;
@@ -46,6 +46,7 @@ select gen_random_uuid(), request_id, s, true, s = 3, 'k', 'k', '\\x00', now(),
 from requests cross join generate_series(1, 3) s;
 insert into orphan_events (generation_id, status, received_at)
 select 'o' || n, 'succeeded', now() from generate_series(1, 20000) n;
+insert into early_cancels select 'early' || n, now() from generate_series(1, 5000) n;
 insert into leadership values ('default', 'first', 1, now() + interval '1 hour', now());
 analyze
 """
@@ -65,13 +66,14 @@ FRESH = [f"new{number}" for number in range(500)]
 def _apply(ids: list[str]) -> list[Any]:
     """The arguments of 500 decisions, each with an output and an event."""
     size = len(ids)
-    none = [None] * size
-    requests = [ids, [1] * size, ["succeeded"] * size, [4] * size, [NOW] * size, [NOW] * size, none, none]
-    outputs = [[f"g{key}" for key in ids], ids, [0] * size, ["succeeded"] * size, ["video"] * size, none, none]
+    none, zero, no = [None] * size, [0] * size, [False] * size
+    head = [ids, [1] * size, ["succeeded"] * size, [4] * size, [NOW] * size, [NOW] * size]
+    requests = [*head, none, none, zero, none, none]
+    outputs = [[f"g{key}" for key in ids], ids, zero, ["succeeded"] * size, ["video"] * size, none, none, no, none]
     uuids = [uuid4() for _ in ids]
     body = [b"x" * 900] * size
     events = [uuids, ids, [4] * size, [True] * size, ["generation.succeeded"] * size, body, none, none, none, none]
-    return [*requests, *outputs, *events, NOW, [0] * size]
+    return [*requests, *outputs, *events, NOW]
 
 
 def _insert() -> list[Any]:
@@ -105,6 +107,13 @@ ARGUMENTS: dict[str, list[Any]] = {
     "delete_ended_requests": [NOW - timedelta(days=30), 1000],
     "delete_published_events": [NOW - timedelta(days=30), 1000],
     "delete_old_orphans": [NOW - timedelta(days=30), 1000],
+    "delete_old_cancels": [NOW - timedelta(days=30), 1000],
+    "overdue": [NOW - timedelta(days=1), 200],
+    "stopping": [NOW, 200],
+    "keep_early_cancels": [IDS, NOW],
+    "matched_cancels": [500],
+    "forget_cancels": [IDS],
+    "repeat_ends": [IDS, [None] * 100, [None] * 100, NOW],
 }
 INDEXES = {
     "claim": {"requests_waiting", "requests_pkey"},
@@ -123,16 +132,26 @@ INDEXES = {
     "insert_requests": set(),
     "repeat_requests": {"requests_pkey", "outbox_sequence"},
     "known_requests": {"requests_pkey"},
-    "pending": {"requests_waiting", "outbox_due", "requests_claimed", "requests_in_doubt"},
+    "pending": {
+        *("requests_waiting", "outbox_due", "requests_claimed", "requests_in_doubt"),
+        *("requests_cancelling", "requests_deadline"),
+    },
     "outbox_backlog": set(),
     "delete_ended_requests": {"requests_ended", "requests_pkey", "outbox_sequence", "outbox_unpublished_of_request"},
     "delete_published_events": {"outbox_published", "outbox_pkey"},
     "delete_old_orphans": {"orphan_events_age", "orphan_events_pkey"},
+    "delete_old_cancels": {"early_cancels_age", "requests_pkey"},
+    "overdue": {"requests_deadline"},
+    "stopping": {"requests_cancelling", "outputs_pkey"},
+    "keep_early_cancels": {"requests_pkey"},
+    "matched_cancels": {"requests_pkey"},
+    "forget_cancels": {"early_cancels_pkey"},
+    "repeat_ends": {"requests_pkey", "outbox_sequence"},
 }
 
 
 # With these, the server's own settings lead to a sequential scan now and then; it is what SESSION is for.
-UNSTEADY = {"load_requests", "load_owners", "matched_orphans", "pending"} | {
+UNSTEADY = {"load_requests", "load_owners", "matched_orphans", "pending", "matched_cancels", "forget_cancels"} | {
     n for n in INDEXES if n.startswith("delete_")
 }
 

@@ -65,7 +65,9 @@ async def test_a_request_that_waits_for_its_next_attempt_is_passed_over_until_th
     await store.apply([decided(request, NotSent("the hub is away", NOW + 10 * SECOND))], NOW)
     await stored(store, "r-2")
     assert await claim(store, 5) == ["r-2"]
-    assert await store.pending(NOW) == Pending(requests=False, events=True, claims=False, doubts=False)
+    assert await store.pending(NOW) == Pending(
+        requests=False, events=True, claims=False, doubts=False, stops=False, cancels=False
+    )
     later = await store.claim(5, "first", LEASE_S, NOW + 10 * SECOND)
     assert [item.request.request_id for item in later] == ["r-1"]
     assert later[0].request.attempts == 2
@@ -114,15 +116,17 @@ async def test_a_claim_that_ran_out_without_a_word_is_found(store: RequestStore)
     answered = next(item.request for item in found if item.request.request_id == "answered")
     await store.apply([decided(answered, OutcomeUnknown("cut off"))], NOW)
     assert await store.expired_claims(10) == []
-    assert await store.expired_claims(10, found[0].began_at + timedelta(days=36500)) == ["lost"]
+    assert await store.expired_claims(10, found[0].began_at + timedelta(days=36500)) == [("lost", 1)]
 
 
 async def test_a_claim_that_ran_out_is_something_to_wake_up_for(store: RequestStore) -> None:
     await stored(store, "r-1")
     assert (await store.pending(NOW)).requests
     await store.claim(1, "first", 0.0, NOW)
-    assert await store.pending(NOW) == Pending(requests=False, events=True, claims=True, doubts=False)
-    assert await store.expired_claims(10) == ["r-1"]
+    assert await store.pending(NOW) == Pending(
+        requests=False, events=True, claims=True, doubts=False, stops=False, cancels=False
+    )
+    assert await store.expired_claims(10) == [("r-1", 1)]
     assert await store.count_by_state() == {"submitting": 1}
 
 

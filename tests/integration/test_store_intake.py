@@ -30,7 +30,7 @@ async def events_of(outbox: Outbox, request_id: str) -> list[OutboxEvent]:
 
 async def test_a_new_request_is_stored_with_its_first_event(store: RequestStore, outbox: Outbox) -> None:
     new, event = with_event(new_request(seed=2**63 + 1, metadata=b'{"job":1}', reply_to="inbox", correlation_id="c"))
-    assert await store.insert([(new, event)], NOW) == {"r-1"}
+    assert await store.insert([(new, event)], NOW) == {"r-1": False}
     request = (await store.load(["r-1"]))["r-1"]
     assert request == new.request
     assert await events_of(outbox, "r-1") == [event]
@@ -47,7 +47,7 @@ async def test_an_id_that_comes_twice_in_one_call_is_stored_once_as_it_came_firs
     store: RequestStore, outbox: Outbox
 ) -> None:
     first, second = with_event(new_request(source="first")), with_event(new_request(source="second"))
-    assert await store.insert([first, second], NOW) == {"r-1"}
+    assert await store.insert([first, second], NOW) == {"r-1": False}
     assert (await store.load(["r-1"]))["r-1"].source == "first"
     assert [event.event_id for event in await events_of(outbox, "r-1")] == [first[1].event_id]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from service.domain.errors import ErrorCode
 from service.domain.messages import Identified, Message, Unidentified
-from service.wire.requests import CLOUDEVENTS_JSON, MAX_BODY_BYTES, RequestBody, read_message
+from service.wire.envelope import CLOUDEVENTS_JSON, MAX_BODY_BYTES
+from service.wire.requests import RequestBody, read_message
 from tests.unit.builders import NOW, RULES, a_body, accepted, identified, paths, read, refused
 
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "order.placed", "data": a_body()}

@@ -27,7 +27,7 @@ class Waiting:
         assert now.tzinfo is not None
         if not self._answers:
             self.idle.set()
-            return Pending(*[False] * 4)
+            return Pending(*[False] * 6)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -43,7 +43,7 @@ def flags(wakeups: Wakeups) -> Pending:
 
 
 @pytest.mark.parametrize(
-    "pending", [Pending(*(kind == index for kind in range(4))) for index in range(5)] + [Pending(*[True] * 4)]
+    "pending", [Pending(*(kind == index for kind in range(6))) for index in range(7)] + [Pending(*[True] * 6)]
 )
 async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: Pending) -> None:
     wakeups = Wakeups()
@@ -54,15 +54,18 @@ async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: Pending) 
 async def test_a_flag_that_somebody_set_is_not_taken_back() -> None:
     wakeups = Wakeups()
     wakeups.events.set()
-    await pulse(Waiting(Pending(*[False] * 4)), wakeups).look()
-    assert flags(wakeups) == Pending(requests=False, events=True, claims=False, doubts=False)
+    await pulse(Waiting(Pending(*[False] * 6)), wakeups).look()
+    assert flags(wakeups) == Pending(
+        requests=False, events=True, claims=False, doubts=False, stops=False, cancels=False
+    )
 
 
 async def test_a_database_that_is_away_costs_one_look_and_not_the_pulse() -> None:
     wakeups, store = (
         Wakeups(),
         Waiting(
-            DatabaseUnavailableError("restarting"), Pending(requests=True, events=False, claims=False, doubts=False)
+            DatabaseUnavailableError("restarting"),
+            Pending(requests=True, events=False, claims=False, doubts=False, stops=False, cancels=False),
         ),
     )
     component: Component = pulse(store, wakeups)

@@ -1,6 +1,7 @@
 -- name: insert_requests
 -- Stores new requests with their first event; answers the ids that were new. A known id is left alone; of an id that
--- comes twice here, the first one counts. New rows are due at once, by whoever's clock.
+-- comes twice here, the first one counts. New rows are due at once, by whoever's clock; those that were
+-- cancelled before they came are never due.
 with incoming as (
     select distinct on (request_id) *
     from unnest(
@@ -23,11 +24,13 @@ inserted as (
     select
         request_id, 'accepted', 1, 1, source, model, input, input_checked, num_generations, target_namespace,
         content_hash, seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to, traceparent,
-        tracestate, $20, '-infinity'
-    from incoming
+        tracestate, $20,
+        case when exists (select from early_cancels e where e.request_id = i.request_id) then 'infinity'::timestamptz
+            else '-infinity' end
+    from incoming i
     order by place -- `arrival` counts up in the order in which they came
     on conflict (request_id) do nothing
-    returning request_id
+    returning request_id, next_attempt_at = 'infinity' as cancelled
 ),
 announced as (
     insert into outbox (
@@ -40,7 +43,7 @@ announced as (
     from incoming join inserted using (request_id)
     order by place
 )
-select request_id from inserted;
+select request_id, cancelled from inserted;
 
 -- name: repeat_requests
 -- The same requests again: reply addresses are replaced; of an ended one the terminal event goes out once more.

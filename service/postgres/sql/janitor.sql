@@ -26,6 +26,20 @@ with gone as (
 )
 select count(*) from gone;
 
+-- name: delete_old_cancels
+-- Cancels received before $1 whose request never came; answers how many.
+with gone as (
+    delete from early_cancels
+    where request_id in (
+        select e.request_id from early_cancels e
+        where e.received_at < $1 and not exists (select from requests r where r.request_id = e.request_id)
+        order by e.received_at
+        limit $2
+    )
+    returning request_id
+)
+select count(*) from gone;
+
 -- name: delete_old_orphans
 -- Ends of generations that were not ours; answers how many.
 with gone as (

@@ -24,7 +24,7 @@ waiting as (
             case when r.seed_chosen then r.arrival end as mark,
             row_number() over (order by r.priority desc, r.arrival) as turn
         from requests r
-        where r.state = 'accepted' and r.source = s.source and r.next_attempt_at <= $4
+        where r.state = 'accepted' and r.source = s.source and r.next_attempt_at <= $4 and r.deadline > $4
             and (
                 r.seed_chosen
                 or not exists (
@@ -62,15 +62,15 @@ where r.request_id = l.request_id
 returning
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.input, r.input_checked, r.seed_chosen;
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at, r.input, r.input_checked, r.seed_chosen;
 
 -- name: load_requests
 -- Requests with their outputs, a row for each output (one row with nulls where there is none yet).
 select
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks,
-    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at,
+    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
 from requests r
 left join outputs o on o.request_id = r.request_id
 where r.request_id = any($1::text[])
@@ -81,8 +81,8 @@ order by r.request_id, o.index;
 select
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks,
-    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at,
+    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
 from (select distinct request_id from outputs where generation_id = any($1::text[])) as owner
 join requests r on r.request_id = owner.request_id
 join outputs o on o.request_id = owner.request_id
@@ -95,8 +95,11 @@ with decided as (
     select *
     from unnest(
         $1::text[], $2::integer[], $3::request_state[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
-        $7::json[], $8::timestamptz[], $27::smallint[]
-    ) as d (request_id, version, state, sequence, submitted_at, finished_at, error, retry_at, doubt_looks)
+        $7::json[], $8::timestamptz[], $9::smallint[], $10::stop_cause[], $11::timestamptz[]
+    ) as d (
+        request_id, version, state, sequence, submitted_at, finished_at, error, retry_at, doubt_looks, stop_cause,
+        stop_requested_at
+    )
 ),
 updated as (
     update requests r
@@ -108,22 +111,27 @@ updated as (
         error = d.error,
         next_attempt_at = coalesce(d.retry_at, r.next_attempt_at),
         doubt_looks = d.doubt_looks,
-        doubted_at = case when d.state = 'in_doubt' then coalesce(r.doubted_at, $26::timestamptz) end,
-        claimed_by = null,
-        claim_expires_at = null
+        doubted_at = case when d.state = 'in_doubt' then coalesce(r.doubted_at, $31::timestamptz) end,
+        stop_cause = d.stop_cause,
+        stop_requested_at = d.stop_requested_at,
+        claimed_by = case when d.state = 'submitting' then r.claimed_by end,
+        claim_expires_at = case when d.state = 'submitting' then r.claim_expires_at end
     from decided d
     where r.request_id = d.request_id and r.version = d.version
     returning r.request_id, r.target_namespace
 ),
 reported as (
     insert into outputs (
-        generation_id, request_id, index, status, namespace, media_type, url, error, stored_at, ended_at
+        generation_id, request_id, index, status, namespace, media_type, url, error, lost, missing_since, stored_at,
+        ended_at
     )
-    select o.generation_id, o.request_id, o.index, o.status, u.target_namespace, o.media_type, o.url, o.error, $26::timestamptz,
-        case when o.status in ('queued', 'processing') then null else $26::timestamptz end
+    select o.generation_id, o.request_id, o.index, o.status, u.target_namespace, o.media_type, o.url, o.error, o.lost,
+        o.missing_since, $31::timestamptz,
+        case when o.status in ('queued', 'processing') then null else $31::timestamptz end
     from unnest(
-        $9::text[], $10::text[], $11::smallint[], $12::output_status[], $13::text[], $14::text[], $15::text[]
-    ) as o (generation_id, request_id, index, status, media_type, url, error)
+        $12::text[], $13::text[], $14::smallint[], $15::output_status[], $16::text[], $17::text[], $18::text[],
+        $19::boolean[], $20::timestamptz[]
+    ) as o (generation_id, request_id, index, status, media_type, url, error, lost, missing_since)
     join updated u on u.request_id = o.request_id
     where not exists ( -- a generation belongs to one request, whatever the hub says
         select from outputs x where x.generation_id = o.generation_id and x.request_id <> o.request_id
@@ -133,6 +141,8 @@ reported as (
         media_type = excluded.media_type,
         url = excluded.url,
         error = excluded.error,
+        lost = excluded.lost,
+        missing_since = excluded.missing_since,
         ended_at = excluded.ended_at
     where outputs.generation_id = excluded.generation_id and outputs.status in ('queued', 'processing')
 ),
@@ -144,8 +154,8 @@ announced as (
     select e.event_id, e.request_id, e.sequence, true, e.terminal, e.type, e.type, e.body, e.correlation_id,
         e.reply_to, e.traceparent, e.tracestate, '-infinity'
     from unnest(
-        $16::uuid[], $17::text[], $18::integer[], $19::boolean[], $20::text[], $21::bytea[], $22::text[], $23::text[],
-        $24::text[], $25::text[]
+        $21::uuid[], $22::text[], $23::integer[], $24::boolean[], $25::text[], $26::bytea[], $27::text[], $28::text[],
+        $29::text[], $30::text[]
     ) with ordinality as e (
         event_id, request_id, sequence, terminal, type, body, correlation_id, reply_to, traceparent, tracestate, place
     )
@@ -155,8 +165,8 @@ announced as (
 select request_id from updated;
 
 -- name: expired_claims
--- Requests whose submitter has not said how its POST ended, and whose claim is over.
-select request_id from requests
+-- Requests whose submitter has not said how its POST ended, and whose claim is over, with the attempt it was.
+select request_id, attempts from requests
 where state = 'submitting' and claim_expires_at <= coalesce($1::timestamptz, clock_timestamp())
 order by claim_expires_at
 limit $2;
@@ -184,27 +194,33 @@ where o.status in ('queued', 'processing')
 limit $1;
 
 -- name: in_flight
--- Every generation that the hub has not ended for us, stored before $1.
-select generation_id, namespace from outputs where status in ('queued', 'processing') and stored_at < $1;
+-- Every generation that the hub has not ended for us, stored before $1; of some the hub has said that it knows nothing.
+select generation_id, namespace, missing_since is not null as missing
+from outputs
+where status in ('queued', 'processing') and stored_at < $1;
 
 -- name: count_by_state
 -- How many requests wait, and for what; ended ones are not counted.
 select state::text, count(*) from requests where finished_at is null group by state;
 
 -- name: pending
--- What a replica should wake up for: requests to claim, events to publish, claims that ran out.
+-- What a replica should wake up for: requests to claim, events to publish, claims that ran out, doubts, stops, cancels
+-- that came before their request.
 select
     exists (select from requests where state = 'accepted' and next_attempt_at <= $1) as requests,
     exists (select from outbox where published_at is null and next_attempt_at <= $1) as events,
     exists (select from requests where state = 'submitting' and claim_expires_at <= clock_timestamp()) as claims,
-    exists (select from requests where state = 'in_doubt') as doubts;
+    exists (select from requests where state = 'in_doubt') as doubts,
+    exists (select from requests where state = 'cancelling' and next_attempt_at <= $1)
+        or exists (select from requests where finished_at is null and stop_cause is null and deadline <= $1) as stops,
+    exists (select from early_cancels e join requests r on r.request_id = e.request_id) as cancels;
 
 -- name: doubts
 -- Requests whose POST may have been accepted, the oldest doubts first.
 select
     r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks,
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at,
     r.input, r.seed_chosen, r.attempted_at, r.doubted_at
 from requests r
 where r.state = 'in_doubt'
