@@ -14,6 +14,7 @@ from uuid import uuid4
 import structlog
 
 from service.domain.errors import DatabaseUnavailableError
+from service.domain.patience import Patience
 from service.domain.retry import Backoff
 from service.http.server import HttpServer
 from service.hub.client import HubClient
@@ -26,12 +27,13 @@ from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.consumer import Consumer
-from service.rabbit.topology import OWN_QUEUES, REQUESTS
+from service.rabbit.topology import CANCELS, OWN_QUEUES, REQUESTS
 from service.settings import Settings
 from service.supervisor import Component, Supervisor
 from service.telemetry import Metrics
 from service.wire.builtin_models import BUILTIN_SCHEMAS
 from service.wire.requests import RequestRules
+from service.workers.cancels import Cancels
 from service.workers.catalogue import Catalogue
 from service.workers.doubts import Doubts
 from service.workers.gap import Gap
@@ -39,9 +41,11 @@ from service.workers.intake import Intake
 from service.workers.janitor import Janitor
 from service.workers.leadership import Leadership
 from service.workers.listener import Listener
+from service.workers.quarantine import Quarantine
 from service.workers.reconciler import Reconciler
 from service.workers.relay import Relay
 from service.workers.settler import Elsewhere, Settler
+from service.workers.stopper import Stopper
 from service.workers.submitter import Submitter
 from service.workers.wakeups import Pulse, Wakeups
 
@@ -71,6 +75,8 @@ class App:
         amqp_url = settings.amqp_url.get_secret_value()
         self.bus = RabbitBus(amqp_url)
         self.consumer = Consumer(amqp_url, REQUESTS)
+        self.cancels_consumer = Consumer(amqp_url, CANCELS)
+        self.patience = Patience()
         for name, part in overrides.items():
             setattr(self, name, part)
         self._connect_parts()
@@ -81,7 +87,7 @@ class App:
         self.elsewhere = Elsewhere(self.outbox)
         self.catalogue = Catalogue(self.hub, BUILTIN_SCHEMAS)
         self.settler = Settler(self.store, self.outbox, self.wakeups, self.metrics, elsewhere=self.elsewhere)
-        self.gap = Gap(self.store, self.hub, self.settler, self.metrics)
+        self.gap = Gap(self.store, self.hub, self.settler, self.metrics, patience=self.patience)
         self.intake = Intake(
             self.store,
             self.bus,
@@ -93,6 +99,23 @@ class App:
             self.metrics,
         )
         self.consumer.deliver_to(self.intake.receive)
+        self.cancels = Cancels(
+            self.store,
+            self.cancels_consumer,
+            self.settler,
+            Quarantine(
+                self.store,
+                self.bus,
+                self.cancels_consumer,
+                request_rules(settings),
+                self.wakeups,
+                self.elsewhere,
+                self.metrics,
+            ),
+            self.wakeups,
+            self.elsewhere,
+        )
+        self.cancels_consumer.deliver_to(self.cancels.receive)
         self.submitter = Submitter(
             self.store,
             self.hub,
@@ -121,8 +144,10 @@ class App:
         return (
             self.http,
             self.consumer,
+            self.cancels_consumer,
             self.submitter,
             self.intake,
+            self.cancels,
             self.leadership,
             self.catalogue,
             Pulse(self.store, self.wakeups),
@@ -150,7 +175,9 @@ class App:
                 self.wakeups,
                 self.metrics,
                 grace_s=self.settings.doubt_grace_s,
+                patience=self.patience,
             ),
+            Stopper(self.store, self.hub, self.settler, self.gap, self.wakeups, patience=self.patience),
             Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
             OutboxNotifications(self.database, self.wakeups.events),
@@ -182,6 +209,7 @@ class App:
         """Closes what `start` opened."""
         await self.supervisor.end()
         await self.consumer.close()
+        await self.cancels_consumer.close()
         await self.bus.close()
         await self.hub.close()
         await self.database.close()
@@ -220,8 +248,9 @@ class App:
         return None
 
     async def _broker_fault(self) -> str | None:
-        if not self.consumer.consuming:
-            return f"not consuming {REQUESTS}"
+        for consumer in (self.consumer, self.cancels_consumer):
+            if not consumer.consuming:
+                return f"not consuming {consumer.queue}"
         if not self.bus.connected:
             return "the publishing connection is not open"
         return None

@@ -124,6 +124,14 @@ class HubClient:
             raise HubUnavailableError(f"The hub's answer about a generation was not readable (status {status}).")
         return report
 
+    async def cancel(self, generation_id: str) -> None:
+        """DELETE of one generation; without effect on one that has ended or is not known. Safe to repeat."""
+        path = f"/api/ai/queue/{quote(generation_id, safe='')}"
+        status, body = await self._call("DELETE", path, {}, MAX_ANSWER_BYTES)
+        known = 200 <= status < 300 or read_error(read_json(body)) is not None
+        if not known or status == 429 or status >= 500:
+            raise HubUnavailableError(f"The hub did not take a cancel (status {status}).")
+
     async def model(self, model: str) -> ModelDescription | None:
         """One model with its parameter schema; None when the hub says that there is none."""
         status, body = await self._get(f"/api/ai/models/{quote(model, safe='')}", {}, MAX_ANSWER_BYTES)
@@ -136,10 +144,14 @@ class HubClient:
         return described
 
     async def _get(self, path: str, query: Mapping[str, str], limit: int = MAX_LIST_BYTES) -> tuple[int, bytes]:
-        """Status and body. aiohttp repeats a GET whose kept-alive connection was closed under it; that is harmless."""
+        return await self._call("GET", path, query, limit)
+
+    async def _call(self, method: str, path: str, query: Mapping[str, str], limit: int) -> tuple[int, bytes]:
+        """Status and body. aiohttp repeats a GET or DELETE whose kept-alive connection was closed under it; that is
+        harmless."""
         try:
-            async with self._opened(self._session).get(
-                self._base_url + path, params=query, allow_redirects=False
+            async with self._opened(self._session).request(
+                method, self._base_url + path, params=query, allow_redirects=False
             ) as response:
                 if response.status in HELD:
                     raise HubRefusedKeyError(f"The hub answers {response.status}; check OXEN_API_KEY.")

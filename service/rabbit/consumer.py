@@ -45,11 +45,10 @@ class RabbitDelivery:
 class Consumer:
     """Stays connected, declares the topology, consumes. `receive` is called for each delivery and must not wait."""
 
-    name = "consumer"
-
     def __init__(self, url: str, queue: str, *, prefetch: int = PREFETCH) -> None:
+        self.name = f"consumer of {queue}"
+        self.queue = queue
         self._url = url
-        self._queue = queue
         self._prefetch = prefetch
         self._receive: Callable[[RabbitDelivery], None] | None = None
         self._link: Link | None = None
@@ -74,10 +73,10 @@ class Consumer:
             try:
                 await self._consume()
                 failures = 0
-                log.warning("consumer.lost", queue=self._queue)
+                log.warning("consumer.lost", queue=self.queue)
             except (BrokerUnavailableError, ConfigurationError) as error:
                 failures += 1
-                log.warning("consumer.not_connected", queue=self._queue, reason=str(error), failures=failures)
+                log.warning("consumer.not_connected", queue=self.queue, reason=str(error), failures=failures)
             if self._stopping:
                 await asyncio.Event().wait()  # what was delivered comes again, to another replica
             await asyncio.sleep(backoff.jittered(max(failures, 1)))
@@ -144,9 +143,9 @@ class Consumer:
             self._session = session = Session(channel)
             with translated("beginning to consume"):
                 await channel.basic_qos(prefetch_count=self._prefetch, timeout=10)
-                answer = await channel.basic_consume(self._queue, lambda m: self._on_message(session, m), timeout=10)
+                answer = await channel.basic_consume(self.queue, lambda m: self._on_message(session, m), timeout=10)
             self._consumer_tag = answer.consumer_tag
-            log.info("consumer.started", queue=self._queue, prefetch=self._prefetch)
+            log.info("consumer.started", queue=self.queue, prefetch=self._prefetch)
             await link.lost.wait()
         finally:
             self._session = self._consumer_tag = None

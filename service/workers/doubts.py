@@ -23,6 +23,7 @@ from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
 from service.domain.facts import Fact, FoundUpstream, NotFoundUpstream, Undecidable
 from service.domain.matching import Doubt, Sighting, assign
+from service.domain.patience import Patience
 from service.domain.retry import Backoff
 from service.domain.states import OutputStatus
 from service.telemetry import Metrics
@@ -33,7 +34,6 @@ from service.workers.wakeups import Wakeups
 log = structlog.get_logger(__name__)
 AT_ONCE = 500
 LOOK_INTERVAL_S = 2.0
-DECIDE_WITHIN = timedelta(minutes=30)  # beyond the grace: a hub that cannot be listed for longer leaves it undecided
 ENDED = (OutputStatus.SUCCEEDED, OutputStatus.FAILED, OutputStatus.CANCELLED)
 
 
@@ -51,7 +51,15 @@ class Doubts:
     name = "doubts"
 
     def __init__(
-        self, store: Store, hub: Hub, settler: Settler, wakeups: Wakeups, metrics: Metrics, *, grace_s: float
+        self,
+        store: Store,
+        hub: Hub,
+        settler: Settler,
+        wakeups: Wakeups,
+        metrics: Metrics,
+        *,
+        grace_s: float,
+        patience: Patience,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -59,6 +67,7 @@ class Doubts:
         self._wakeups = wakeups
         self._metrics = metrics
         self._grace = timedelta(seconds=grace_s)
+        self._patience = patience
 
     async def run(self) -> None:
         """Looks while there are doubts, until cancelled."""
@@ -95,7 +104,7 @@ class Doubts:
             await self._settler.settle([*cases, *(Case(doubt.request.request_id, [fact]) for doubt in late)])
 
     def _too_old(self, doubt: Doubt, now: datetime) -> bool:
-        return now - doubt.doubted_at > self._grace + DECIDE_WITHIN
+        return now - doubt.doubted_at > self._grace + self._patience.doubt
 
     async def _resolve_namespace(self, namespace: str | None, doubts: Sequence[Doubt], now: datetime) -> list[Case]:
         look = Look()

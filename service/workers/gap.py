@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
 
+from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError
-from service.domain.facts import OutputReported
+from service.domain.facts import OutputMissing, OutputReported
+from service.domain.patience import Patience
 from service.telemetry import Metrics
 from service.workers.ports import Hub, Store
 from service.workers.settler import Settler
@@ -17,15 +20,39 @@ from service.workers.settler import Settler
 log = structlog.get_logger(__name__)
 
 
-class Gap:
-    """Closes gaps by asking for single generations, a bounded number at a time."""
+@dataclass(slots=True)
+class Fetched:
+    """What became of single GETs: reports, generations that the hub does not know, and those it could not be asked."""
 
-    def __init__(self, store: Store, hub: Hub, settler: Settler, metrics: Metrics, *, concurrency: int = 16) -> None:
+    reports: list[OutputReported] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def active(self) -> set[str]:
+        """What the hub still works on."""
+        return {report.generation_id for report in self.reports if not report.status.ended}
+
+
+class Gap:
+    """Closes gaps by asking for single generations; `turn` bounds how many are asked for at a time."""
+
+    def __init__(
+        self,
+        store: Store,
+        hub: Hub,
+        settler: Settler,
+        metrics: Metrics,
+        *,
+        patience: Patience,
+        concurrency: int = 16,
+    ) -> None:
         self._store = store
         self._hub = hub
         self._settler = settler
         self._metrics = metrics
-        self._concurrency = asyncio.Semaphore(concurrency)
+        self._patience = patience
+        self.turn = asyncio.Semaphore(concurrency)
 
     async def close_for(self, begun: Mapping[str, datetime]) -> None:
         """For generations just stored, by when their attempt began: applies what the stream said too early, and asks
@@ -40,20 +67,28 @@ class Gap:
             unheard = [key for key, began in begun.items() if began < opened_at and key not in told]
             await self.fetch(unheard)
 
-    async def fetch(self, generation_ids: Iterable[str]) -> list[OutputReported | None]:
+    async def fetch(self, generation_ids: Iterable[str]) -> Fetched:
         """Asks for each and applies the answers. What cannot be asked now is left to the next sweep."""
-        answers = await asyncio.gather(*map(self._ask, generation_ids))
-        await self._settler.settle_reports([answer for answer in answers if answer is not None])
-        return answers
+        fetched = Fetched()
+        await asyncio.gather(*(self._ask(generation_id, fetched) for generation_id in generation_ids))
+        await self._settler.settle_reports(fetched.reports)
+        now = utc_now()
+        await self._settler.settle_outputs(
+            [OutputMissing(generation_id, now, self._patience.missing) for generation_id in fetched.missing]
+        )
+        return fetched
 
-    async def _ask(self, generation_id: str) -> OutputReported | None:
-        async with self._concurrency:
+    async def _ask(self, generation_id: str, fetched: Fetched) -> None:
+        async with self.turn:
             try:
                 answer = await self._hub.generation(generation_id)
             except (HubUnavailableError, HubRefusedKeyError) as error:
                 log.warning("generation.not_fetched", generation_id=generation_id, reason=str(error))
-                return None
+                fetched.failed.append(generation_id)
+                return
         self._metrics.fetched.inc()
         if answer is None:
             log.warning("generation.unknown_to_hub", generation_id=generation_id)
-        return answer
+            fetched.missing.append(generation_id)
+        else:
+            fetched.reports.append(answer)

@@ -15,16 +15,17 @@ import structlog
 
 from service.clock import utc_now
 from service.domain.errors import ErrorCode, HubUnavailableError
-from service.domain.messages import Identified, Message, NewRequest, OutboxEvent, Repeat, Unidentified
+from service.domain.messages import Identified, Message, NewRequest, Repeat, Unidentified
 from service.domain.states import Fault
 from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.wire.events import encode_accepted, encode_rejected
 from service.wire.model_schema import ModelSchema
-from service.wire.requests import RequestRules, read_message, reply_to_refusal
+from service.wire.requests import RequestRules, read_message
 from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
 from service.workers.ports import Bus, Delivery, Inbox, Store
+from service.workers.quarantine import Quarantine, Refusal
 from service.workers.settler import Elsewhere
 from service.workers.wakeups import Wakeups
 
@@ -43,18 +44,8 @@ class Arrival:
     read: Identified | Unidentified
 
 
-@dataclass(slots=True, eq=False)
-class Refusal:
-    """A delivery that is not accepted, with its answer; `reason` is set when it goes to quarantine."""
-
-    delivery: Delivery
-    answer: OutboxEvent | None
-    reason: str | None
-    quarantined: bool = False
-
-
 class Intake:
-    """Takes deliveries in batches. Refusals that need the broker wait apart, so that a blocked one stops no intake."""
+    """Takes deliveries in batches."""
 
     name = "intake"
 
@@ -73,7 +64,6 @@ class Intake:
         lookup_timeout_s: float = 5.0,
     ) -> None:
         self._store = store
-        self._bus = bus
         self._inbox = inbox
         self._catalogue = catalogue
         self._rules = rules
@@ -83,7 +73,7 @@ class Intake:
         self._lookup_timeout_s = lookup_timeout_s
         self._lookups: set[asyncio.Task[None]] = set()
         self._arrivals: Batches[Arrival] = Batches("intake", self._take_in, batch_limit, self._poisoned)
-        self._quarantine: Batches[Refusal] = Batches("quarantine", self._quarantine_all, 50)
+        self._quarantine = Quarantine(store, bus, inbox, rules, wakeups, elsewhere, metrics)
 
     def receive(self, delivery: Delivery) -> None:
         """Takes over one delivery; it is acknowledged once it is safe."""
@@ -149,13 +139,13 @@ class Intake:
     async def _take_in(self, arrivals: list[Arrival]) -> None:
         began = time.monotonic()
         ready = [(arrival.delivery, arrival.read) for arrival in arrivals]
-        refusals = [self._unidentified(d, read) for d, read in ready if isinstance(read, Unidentified)]
+        refusals = [self._quarantine.refuse(d, "", read.fault) for d, read in ready if isinstance(read, Unidentified)]
         new = 0
         for round_ in _rounds([(d, read) for d, read in ready if isinstance(read, Identified)]):
             refused, inserted = await self._store_round(round_)
             refusals += refused
             new += inserted
-        await self._answer([refusal for refusal in refusals if refusal.reason is None])
+        await self._quarantine.answer([refusal for refusal in refusals if refusal.reason is None])
         held = {id(refusal.delivery) for refusal in refusals if refusal.reason is not None}
         self._inbox.acknowledge([delivery for delivery, _ in ready if id(delivery) not in held])
         for refusal in refusals:
@@ -174,7 +164,9 @@ class Intake:
         now = utc_now()
         new = [read.accepted for _, read in round_ if read.accepted is not None]
         pairs = [(item, encode_accepted(item.request, now)) for item in new]
-        inserted = await self._store.insert(pairs, now) if pairs else set()
+        inserted = await self._store.insert(pairs, now) if pairs else {}
+        if any(inserted.values()):
+            self._wakeups.cancels.set()
         for item in new:
             if item.request.request_id in inserted:
                 self._metrics.transitions.labels("accepted").inc()
@@ -191,7 +183,7 @@ class Intake:
             if read.request_id in repeated:
                 log.info("request.repeated", request_id=read.request_id)
             elif read.request_id in known:
-                refusals.append(self._conflict(delivery, read))
+                refusals.append(self._quarantine.refuse(delivery, read.request_id, CONFLICT))
             else:
                 refusals.append(self._rejected(delivery, read))
         return refusals, len(inserted)
@@ -204,21 +196,10 @@ class Intake:
         )
 
     def _repeat_of(self, message: Message, read: Identified) -> Repeat:
-        return Repeat(read.request_id, read.content_hash, message.correlation_id, self._reply_to(message))
+        reply_to = self._quarantine.reply_to(message)
+        return Repeat(read.request_id, read.content_hash, message.correlation_id, reply_to)
 
     # -- refusals -------------------------------------------------------------------------------------------------
-
-    def _reply_to(self, message: Message) -> str | None:
-        """Where an answer may go."""
-        return None if reply_to_refusal(message.reply_to, self._rules) else message.reply_to
-
-    def _unidentified(self, delivery: Delivery, read: Unidentified) -> Refusal:
-        log.warning("message.quarantined", reason=read.fault.code.value, detail=read.fault.message)
-        return Refusal(delivery, self._reply(delivery.message, "", read.fault), read.fault.code.value)
-
-    def _conflict(self, delivery: Delivery, read: Identified) -> Refusal:
-        log.warning("message.quarantined", request_id=read.request_id, reason=CONFLICT.code.value)
-        return Refusal(delivery, self._reply(delivery.message, read.request_id, CONFLICT), CONFLICT.code.value)
 
     def _rejected(self, delivery: Delivery, read: Identified) -> Refusal:
         fault = read.fault or Fault(ErrorCode.INTERNAL, "The request could not be stored.")
@@ -226,36 +207,13 @@ class Intake:
         log.info("request.rejected", request_id=read.request_id, code=fault.code.value, paths=paths)
         self._metrics.rejections.labels(fault.code.value).inc()
         message = delivery.message
-        answer = encode_rejected(message, read.request_id, fault, utc_now(), reply_to=self._reply_to(message))
+        reply_to = self._quarantine.reply_to(message)
+        answer = encode_rejected(message, read.request_id, fault, utc_now(), reply_to=reply_to)
         return Refusal(delivery, answer, None)
-
-    def _reply(self, message: Message, request_id: str, fault: Fault) -> OutboxEvent | None:
-        """An answer for `reply_to` alone; None when there is nowhere to send it."""
-        self._metrics.rejections.labels(fault.code.value).inc()
-        reply_to = self._reply_to(message)
-        if reply_to is None:
-            return None
-        return encode_rejected(message, request_id, fault, utc_now(), reply_only=True, reply_to=reply_to)
 
     def _poisoned(self, arrival: Arrival) -> None:
         """A message that breaks the code or the database: out of the way, kept, and with its reason."""
         self._quarantine.add(Refusal(arrival.delivery, None, ErrorCode.INTERNAL.value))
-
-    async def _answer(self, refusals: Sequence[Refusal]) -> None:
-        answers = [refusal.answer for refusal in refusals if refusal.answer is not None]
-        if answers:
-            await self._store.insert_answers(answers, utc_now())
-
-    async def _quarantine_all(self, refusals: list[Refusal]) -> None:
-        """Publishes each once, however often the batch is tried; then answers and acknowledges them."""
-        for refusal in refusals:
-            if not refusal.quarantined:
-                await self._bus.quarantine(refusal.delivery.message, refusal.reason or "")
-                refusal.quarantined = True
-        await self._answer(refusals)
-        self._inbox.acknowledge([refusal.delivery for refusal in refusals])
-        self._wakeups.events.set()
-        await self._elsewhere.wake_relay()
 
 
 def _with_seed(new: NewRequest, schema: ModelSchema) -> NewRequest:

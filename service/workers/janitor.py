@@ -14,6 +14,7 @@ from service.workers.ports import Store
 log = structlog.get_logger(__name__)
 STEP = 1000
 ORPHAN_AGE = timedelta(hours=1)
+EARLY_CANCEL_AGE = timedelta(hours=24)
 
 
 class Janitor:
@@ -40,6 +41,7 @@ class Janitor:
         await self._delete("delete_ended_requests", now - self._retention)
         await self._delete("delete_published_events", now - self._retention)
         await self._delete("delete_old_orphans", now - ORPHAN_AGE)
+        await self._delete("delete_old_cancels", now - EARLY_CANCEL_AGE)
 
     async def _delete(self, statement: str, before: datetime) -> None:
         while await self._store.delete_old(statement, before, STEP) >= STEP:

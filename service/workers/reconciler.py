@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import structlog
 
 from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
-from service.domain.facts import OutcomeUnknown
+from service.domain.facts import OutcomeUnknown, OutputReported
+from service.domain.retry import Backoff
+from service.domain.states import InFlight, OutputStatus
 from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.workers.gap import Gap
@@ -26,6 +29,7 @@ CHUNK = 64
 MAX_FETCHES_OF_PARTIAL = 500  # a sweep, when the list has shown that it leaves things out
 ORPHANS_AT_ONCE = 500
 CLAIMS_AT_ONCE = 500
+RETRY = Backoff(first=1.0, limit=60.0)
 
 
 class Reconciler:
@@ -53,6 +57,7 @@ class Reconciler:
         self._interval_s = interval_s
         self._requested = asyncio.Event()
         self._reason = "the interval"
+        self._reached = ""
 
     def request_sweep(self, reason: str) -> None:
         """Asks for a sweep that begins after this call."""
@@ -67,48 +72,83 @@ class Reconciler:
         """Nothing is held here: a sweep that is cut off is begun anew."""
 
     async def _sweep_when_due(self) -> None:
+        """At the interval; sooner after a sweep that an ill hub or database cut short, but ever more rarely."""
+        failures = 0
         while True:
+            wait_s = min(self._interval_s, RETRY.jittered(failures)) if failures else self._interval_s
             try:
-                async with asyncio.timeout(self._interval_s):
+                async with asyncio.timeout(wait_s):
                     await self._requested.wait()
             except TimeoutError:
-                self._reason = "the interval"
+                self._reason = "an unfinished sweep" if failures else "the interval"
             self._requested.clear()
             try:
-                await self.sweep(self._reason)
+                finished = await self.sweep(self._reason)
             except TransientError as error:
                 log.warning("sweep.failed", reason=str(error))
+                finished = False
+            failures = 0 if finished else failures + 1
 
-    async def sweep(self, reason: str) -> None:
-        """One sweep over everything in flight."""
+    async def sweep(self, reason: str) -> bool:
+        """One sweep over everything in flight; False when the hub did not let it finish."""
         began = time.monotonic()
         await self._settler.settle_reports(await self._store.matched_orphans(ORPHANS_AT_ONCE))
         in_flight = await self._store.in_flight(utc_now())
-        by_namespace: dict[str | None, list[str]] = {}
-        for generation_id, namespace in in_flight:
-            by_namespace.setdefault(namespace, []).append(generation_id)
-        missing = 0
-        for namespace, generation_ids in by_namespace.items():
+        by_namespace: dict[str | None, list[InFlight]] = {}
+        for item in in_flight:
+            by_namespace.setdefault(item.namespace, []).append(item)
+        missing, finished = 0, True
+        for namespace, items in by_namespace.items():
             try:
-                missing += await self._sweep_namespace(namespace, generation_ids)
+                absent, complete = await self._sweep_namespace(namespace, items)
             except (HubUnavailableError, HubRefusedKeyError) as error:  # the other namespaces have their own chance
                 log.warning("sweep.not_listed", namespace=namespace, reason=str(error))
+                finished = False
+            else:
+                missing += absent
+                finished = finished and complete
         took = time.monotonic() - began
         self._metrics.sweeps.observe(took)
-        log.info("sweep.done", cause=reason, in_flight=len(in_flight), missing=missing, seconds=round(took, 3))
+        log.info(
+            "sweep.done",
+            cause=reason,
+            in_flight=len(in_flight),
+            missing=missing,
+            finished=finished,
+            seconds=round(took, 3),
+        )
+        return finished
 
-    async def _sweep_namespace(self, namespace: str | None, generation_ids: Sequence[str]) -> int:
-        """One list, and the fetches that follow from it; answers how many were missing from the list."""
+    async def _sweep_namespace(self, namespace: str | None, items: Sequence[InFlight]) -> tuple[int, bool]:
+        """One list, and the fetches that follow from it; answers how many were missing from the list, and whether all
+        that had to be asked for was."""
         listing = await self._hub.active(namespace)
-        missing = [key for key in generation_ids if key not in listing.generation_ids]
-        partial = not listing.complete
+        back = [item.generation_id for item in items if item.missing and item.generation_id in listing.generation_ids]
+        await self._settler.settle_outputs([OutputReported(key, OutputStatus.PROCESSING) for key in back])
+        missing = [item.generation_id for item in items if item.generation_id not in listing.generation_ids]
+        return len(missing), await self._fetch(namespace, self._in_turn(missing), partial=not listing.complete)
+
+    def _in_turn(self, missing: list[str]) -> list[str]:
+        """Begins behind what the last sweep of a partial list came to, so that each has its turn."""
+        missing.sort()
+        start = bisect_right(missing, self._reached)
+        return missing[start:] + missing[:start]
+
+    async def _fetch(self, namespace: str | None, missing: Sequence[str], *, partial: bool) -> bool:
+        """In chunks. A list that lacks what a GET shows to be active is partial: then only so many a sweep. A hub that
+        answers most of a chunk with errors is ill: then no more now."""
         for start in range(0, len(missing), CHUNK):
             if partial and start >= MAX_FETCHES_OF_PARTIAL:
+                self._reached = missing[start - 1]
                 log.warning("sweep.list_partial", namespace=namespace, left=len(missing) - start)
                 break
-            answers = await self._gap.fetch(missing[start : start + CHUNK])
-            partial = partial or any(answer is not None and not answer.status.ended for answer in answers)
-        return len(missing)
+            chunk = missing[start : start + CHUNK]
+            fetched = await self._gap.fetch(chunk)
+            if 2 * len(fetched.failed) > len(chunk):
+                log.warning("sweep.given_up", namespace=namespace, left=len(missing) - start)
+                return False
+            partial = partial or bool(fetched.active)
+        return True
 
     async def _doubt_expired_claims(self) -> None:
         """A submitter that died or froze between its claim and its answer leaves a doubt behind."""
@@ -123,6 +163,8 @@ class Reconciler:
 
     async def doubt_expired_claims(self) -> None:
         """Moves requests whose claim ran out to `in_doubt`."""
-        fact = OutcomeUnknown("the claim ran out before the outcome of the POST was written")
-        request_ids = await self._store.expired_claims(CLAIMS_AT_ONCE)
-        await self._settler.settle([Case(request_id, [fact]) for request_id in request_ids])
+        reason = "the claim ran out before the outcome of the POST was written"
+        expired = await self._store.expired_claims(CLAIMS_AT_ONCE)
+        await self._settler.settle(
+            [Case(request_id, [OutcomeUnknown(reason, attempt)]) for request_id, attempt in expired]
+        )

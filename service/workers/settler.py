@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 import structlog
 
 from service.clock import utc_now
+from service.domain.decisions import Decision
 from service.domain.errors import ErrorCode, TransientError
-from service.domain.facts import Fact, HubAccepted, HubRefused, OutputReported
-from service.domain.lifecycle import Decision, decide
+from service.domain.facts import Fact, HubAccepted, HubRefused, OutputFact, OutputReported
+from service.domain.lifecycle import decide
 from service.domain.states import Fault, Request, RequestState
 from service.telemetry import Metrics
 from service.wire.events import encode_emissions
@@ -19,6 +21,7 @@ from service.workers.ports import EventStore, Store
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
+OutputFactT = TypeVar("OutputFactT", bound=OutputFact)
 FOREIGN = Fault(ErrorCode.OUTCOME_UNKNOWN, "The hub answered with a generation that belongs to another request.")
 MAX_ROUNDS = 20  # a request whose version changes under twenty decisions in a row is a defect, not a race
 
@@ -76,32 +79,34 @@ class Settler:
             foreign = [key for key in accepted_ids([case]) if owners.get(key, case.request_id) != case.request_id]
             if foreign:
                 log.error("generation.foreign", request_id=case.request_id, generation_id=foreign)
-                case.facts = [HubRefused(FOREIGN) if isinstance(fact, HubAccepted) else fact for fact in case.facts]
+                case.facts = [
+                    HubRefused(FOREIGN, fact.attempt) if isinstance(fact, HubAccepted) else fact for fact in case.facts
+                ]
 
     async def settle_reports(self, reports: Sequence[OutputReported]) -> None:
-        """Applies what the stream or a GET said; the ends of unknown generations are kept as orphans."""
+        """Applies the ends that the stream told; those of unknown generations are kept as orphans."""
         ended = [report for report in reports if report.status.ended]
-        unknown = await self._settle_known(ended)
+        unknown = await self.settle_outputs(ended)
         if not unknown:
             return
         await self._store.insert_orphans(unknown, utc_now())
         # Whoever stored the ids meanwhile looked for orphans before these were there: look once more.
-        await self._settle_known(unknown)
+        await self.settle_outputs(unknown)
 
-    async def _settle_known(self, reports: Sequence[OutputReported]) -> list[OutputReported]:
-        """Settles those whose generation is stored; answers the others."""
-        if not reports:
+    async def settle_outputs(self, facts: Sequence[OutputFactT]) -> list[OutputFactT]:
+        """Applies facts about generations that are stored; answers those about others."""
+        if not facts:
             return []
-        owners = await self._store.load_owners([report.generation_id for report in reports])
+        owners = await self._store.load_owners([fact.generation_id for fact in facts])
         of: dict[str | None, Request] = {
             output.generation_id: request for request in owners.values() for output in request.outputs
         }
         known: dict[str, Case] = {}
-        for report in reports:
-            if (request := of.get(report.generation_id)) is not None:
-                known.setdefault(request.request_id, Case(request.request_id, [], request)).facts.append(report)
+        for fact in facts:
+            if (request := of.get(fact.generation_id)) is not None:
+                known.setdefault(request.request_id, Case(request.request_id, [], request)).facts.append(fact)
         await self.settle(list(known.values()))
-        return [report for report in reports if report.generation_id not in of]
+        return [fact for fact in facts if fact.generation_id not in of]
 
     async def _load(self, cases: Sequence[Case]) -> None:
         missing = [case.request_id for case in cases if case.snapshot is None]
@@ -135,6 +140,8 @@ class Settler:
         if before.state is after.state:
             return
         self._metrics.transitions.labels(after.state.value).inc()
+        if after.state is RequestState.CANCELLING:
+            self._wakeups.stops.set()
         fields: dict[str, object] = {"request_id": after.request_id, "source": after.source}
         if after.outputs:
             fields["generation_id"] = [output.generation_id for output in after.outputs]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -147,12 +148,12 @@ class Submitter:
         if not claimed.input_checked and (fact := await self._check_input(claimed)) is not None:
             return fact
         if time.monotonic() > claimed.expires - self._submit_timeout_s:
-            return NotSent("the claim was about to run out before the POST was begun", retry_at)
+            return NotSent("the claim was about to run out before the POST was begun", retry_at, request.attempts)
         began = time.monotonic()
-        outcome = await self._hub.submit(request, claimed.input)
+        outcome = replace(await self._hub.submit(request, claimed.input), attempt=request.attempts)
         self._metrics.submits.labels(type(outcome).__name__).observe(time.monotonic() - began)
         if isinstance(outcome, NotSent):
-            return NotSent(outcome.reason, max(outcome.retry_at, retry_at))
+            return replace(outcome, retry_at=max(outcome.retry_at, retry_at))
         return outcome
 
     async def _check_input(self, claimed: Claimed) -> Fact | None:
@@ -162,7 +163,8 @@ class Submitter:
         try:
             verdict = verdict or await self._catalogue.look_up(request.model)
         except HubUnavailableError as error:
-            return NotSent(str(error), utc_now() + timedelta(seconds=self._backoff.jittered(request.attempts)))
+            retry_at = utc_now() + timedelta(seconds=self._backoff.jittered(request.attempts))
+            return NotSent(str(error), retry_at, request.attempts)
         fault = verdict if isinstance(verdict, Fault) else verdict.fault(claimed.input)
         return None if fault is None else InputFaulty(fault)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import structlog
 
@@ -22,6 +22,8 @@ class Wakeups:
     events: asyncio.Event = field(default_factory=asyncio.Event)  # something may be published
     claims: asyncio.Event = field(default_factory=asyncio.Event)  # a claim ran out
     doubts: asyncio.Event = field(default_factory=asyncio.Event)  # a POST's outcome is to be found out
+    stops: asyncio.Event = field(default_factory=asyncio.Event)  # a deadline passed, or outputs are to be ended
+    cancels: asyncio.Event = field(default_factory=asyncio.Event)  # a request came whose cancel was there before it
 
 
 class Pulse:
@@ -46,9 +48,9 @@ class Pulse:
     async def look(self) -> None:
         """Looks once."""
         pending = await self._store.pending(utc_now())
-        for name in ("requests", "events", "claims", "doubts"):
-            if getattr(pending, name):
-                flag: asyncio.Event = getattr(self._wakeups, name)
+        for kind in fields(pending):
+            if getattr(pending, kind.name):
+                flag: asyncio.Event = getattr(self._wakeups, kind.name)
                 flag.set()
 
     async def drain(self) -> None:

@@ -57,11 +57,18 @@ class Team:
 
     async def send(self, body: Mapping[str, Any] | bytes, **properties: Any) -> None:
         """One confirmed request; `properties` are AMQP's (`message_id`, `reply_to`, `content_type`, ...)."""
+        await self._command("generation.request", body, properties)
+
+    async def cancel(self, body: Mapping[str, Any] | bytes, **properties: Any) -> None:
+        """One confirmed cancel."""
+        await self._command("generation.cancel", body, properties)
+
+    async def _command(self, key: str, body: Mapping[str, Any] | bytes, properties: dict[str, Any]) -> None:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         properties.setdefault("delivery_mode", aio_pika.DeliveryMode.PERSISTENT)
         message = aio_pika.Message(raw, **properties)
         exchange = await self._channel.get_exchange("generation.commands")
-        await exchange.publish(message, "generation.request", mandatory=True)
+        await exchange.publish(message, key, mandatory=True)
 
     async def send_many(self, bodies: Sequence[Mapping[str, Any]]) -> None:
         """Many, pipelined."""
