@@ -23,8 +23,12 @@ def sandbox(
     delay: float = 3.0,
     jitter: float = 0.0,
     render: bool = True,
+    seed: int | None = None,
 ) -> int:
     """Run a stand-in of the Oxen hub: every endpoint drover uses, the event stream, and real MP4s.
+
+    Faults are switched while it runs, with `PUT /sandbox/faults`; `GET /sandbox/faults/schema` explains each, and
+    `service/sandbox/control.py` what else a test can do to it.
 
     Parameters
     ----------
@@ -40,13 +44,17 @@ def sandbox(
         The delay varies by so many seconds, up and down.
     render
         Make real files; without it, results have no bytes and load is cheap.
+    seed
+        Repeats what chance decides: which calls a fault strikes, and the jitter.
     """
 
     def ready(started: Sandbox) -> None:
         Console().print(f"sandbox hub: {started.url}", highlight=False, soft_wrap=True)
 
     try:
-        options = SandboxOptions(host=host, port=port, api_key=api_key, delay_s=delay, jitter_s=jitter, render=render)
+        options = SandboxOptions(
+            host=host, port=port, api_key=api_key, delay_s=delay, jitter_s=jitter, render=render, seed=seed
+        )
         uvloop.run(serve_sandbox(options, ready))
     except RenderingUnavailableError as error:
         raise ConfigurationError(str(error)) from error

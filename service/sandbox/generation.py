@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
+
+from service.sandbox.posts import Post
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,6 +26,7 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 ACTIVE: Final = frozenset({QUEUED, PROCESSING})
 
+_MOST_POSTS: Final = 1_000_000
 _FILTERS: Final = ("status", "model", "namespace", "media_type", "repo", "folder")
 
 
@@ -128,13 +131,24 @@ def matching(generations: Iterable[Generation], query: Mapping[str, str]) -> lis
 
 
 class Ledger:
-    """Every generation ever accepted, the active ones besides, and how often each endpoint was called."""
+    """Every generation ever accepted, the active ones besides, every POST (the latest, if there are too many), how
+    often each endpoint was called, and how often each fault struck.
+    """
 
     def __init__(self) -> None:
         self.generations: dict[str, Generation] = {}
         self.active: dict[str, Generation] = {}
         names = ("post", "list", "get", "delete", "events", "models", "generate", "results", "unauthorized")
         self.calls: Counter[str] = Counter(dict.fromkeys(names, 0))
+        self.strikes: Counter[str] = Counter()
+        self.posts: deque[Post] = deque(maxlen=_MOST_POSTS)
+
+    def enter_post(self) -> Post:
+        """Enter a POST to the queue that has just come."""
+        self.calls["post"] += 1
+        post = Post()
+        self.posts.append(post)
+        return post
 
     def add(self, generation: Generation) -> None:
         """Enter a new generation."""

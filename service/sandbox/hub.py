@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from service.sandbox.agenda import Agenda
 from service.sandbox.catalog import Catalog, Model
 from service.sandbox.commission import Commission, ParametersError
+from service.sandbox.dice import Dice
 from service.sandbox.faults import Faults
 from service.sandbox.generation import CANCELLED, FAILED, SUCCEEDED, Generation, Ledger
 from service.sandbox.results import Results
@@ -34,18 +35,53 @@ class Hub:
         self._studio = studio
         self._agenda: Agenda[Generation] = Agenda(self._fall_due)
         self._renderings: set[asyncio.Task[None]] = set()
-        self._random = random.Random()  # noqa: S311  # jitter and dropped events, nothing secret
+        self._faults = Faults()
+        self._replaced = asyncio.Event()
         self.base_url = ""
         self.catalog = Catalog()
         self.ledger = Ledger()
-        self.faults = Faults()
-        self.broadcast = Broadcast(options.keep_alive_s)
+        self.dice = Dice(options.seed)
+        self.broadcast = Broadcast(options.keep_alive_s, self.dice, lambda: self._faults)
         self.results = Results(ttl_s=options.url_ttl_s, max_bytes=options.results_max_bytes)
 
-    def accept(self, model: Model, parameters: dict[str, Any], namespace: str | None, count: int) -> list[Generation]:
-        """Start `count` generations of the same parameters."""
+    @property
+    def faults(self) -> Faults:
+        """The set in force; its fields may be assigned to. Replacing it settles what lasts, as Faults says."""
+        return self._faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._faults = faults
+        self._replaced.set()
+        self._replaced = asyncio.Event()
+        self.broadcast.heed_faults()
+
+    async def until_faults_are_replaced(self) -> None:
+        """Until the set of faults is another one, or the hub closes."""
+        await self._replaced.wait()
+
+    def strikes(self, fault: str) -> bool:
+        """Whether the fault of that name, whose value is a probability, strikes this time."""
+        probability: float = getattr(self._faults, fault)
+        if probability <= 0 or not self.dice.falls(fault, probability):
+            return False
+        self.ledger.strikes[fault] += 1
+        return True
+
+    def struck_by(self, faults: tuple[str, ...]) -> str | None:
+        """The first of these faults that strikes this time."""
+        for fault in faults:
+            if self.strikes(fault):
+                return fault
+        return None
+
+    def accept(
+        self, model: Model, parameters: dict[str, Any], namespace: str | None, count: int, *, at_once: bool
+    ) -> list[Generation]:
+        """Start `count` generations of the same parameters; with `at_once` they end without delay."""
         now = time.time()
-        return [self._start(model, parameters, namespace or self._options.namespace, now) for _ in range(count)]
+        namespace = namespace or self._options.namespace
+        return [self._start(model, parameters, namespace, now, at_once=at_once) for _ in range(count)]
 
     def cancel(self, generation: Generation) -> None:
         """End an active generation without any event; nothing happens to one that has ended."""
@@ -73,6 +109,7 @@ class Hub:
 
     async def close(self) -> None:
         """Drop all that is under way, and end the streams and the waiting. The files stay."""
+        self._replaced.set()
         self._agenda.close()
         for rendering in self._renderings:
             rendering.cancel()
@@ -84,10 +121,14 @@ class Hub:
                 generation.waiter.cancel()
         self.broadcast.close()
 
-    def _start(self, model: Model, parameters: dict[str, Any], namespace: str, now: float) -> Generation:
+    def _start(
+        self, model: Model, parameters: dict[str, Any], namespace: str, now: float, *, at_once: bool
+    ) -> Generation:
         delay_s, jitter_s = self._options.delay_s, self._options.jitter_s
-        if jitter_s:
-            delay_s = max(0.0, delay_s + self._random.uniform(-jitter_s, jitter_s))
+        if at_once:
+            delay_s = 0.0
+        elif jitter_s:
+            delay_s = max(0.0, delay_s + self.dice.between("jitter_s", -jitter_s, jitter_s))
         generation = Generation(model, parameters, namespace, now, now + delay_s * _QUEUED_SHARE)
         self.ledger.add(generation)
         self._agenda.add(delay_s, generation)
@@ -122,15 +163,9 @@ class Hub:
         else:
             path.unlink(missing_ok=True)
 
-    def chance(self, probability: float) -> bool:
-        """Whether a fault of that probability strikes this time."""
-        return probability > 0 and self._random.random() < probability
-
     def _end(self, generation: Generation, end: str, error: str | None = None) -> None:
         """Enter the end first, then tell of it: who asks because of the event must find it ended."""
         self.ledger.settle(generation, end, error)
-        if self.chance(self.faults.events_dropped):
-            return
         event: dict[str, object] = {
             "generation_id": generation.id,
             "status": end,
@@ -140,7 +175,17 @@ class Hub:
             event |= {"model": generation.model.id, "url": self.result_url(generation)}
         else:
             event["error"] = error
-        self.broadcast.publish(COMPLETED, event)
+        if self.strikes("events_foreign"):
+            self._tell_foreign()
+        if not self.strikes("events_dropped"):
+            self.broadcast.publish(COMPLETED, event, times=2 if self.strikes("events_doubled") else 1)
+
+    def _tell_foreign(self) -> None:
+        """What else happens on the stream of a user who does not work through one client alone."""
+        stranger = str(uuid4())
+        self.broadcast.publish("credits_updated", {"generation_id": stranger, "credits": 12.5})
+        failed = {"generation_id": stranger, "status": FAILED, "media_type": "image", "error": "Not one of yours"}
+        self.broadcast.publish(COMPLETED, failed)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -12,7 +12,8 @@ class SandboxOptions:
     port 0 takes a free one. delay_s (+- jitter_s, uniform) passes between a POST and the end of its generation, to
     which the time of rendering is added. With render=False a generation succeeds without a file, and its result URL
     answers 404. public_url is put in front of result URLs when clients reach the sandbox under another address than
-    the one it binds. results_max_bytes bounds the rendered files on disk: the oldest go first.
+    the one it binds. results_max_bytes bounds the rendered files on disk: the oldest go first. The same seed throws
+    the same dice for faults and jitter; without one, the ledger tells which was drawn.
     """
 
     host: str = "127.0.0.1"
@@ -27,6 +28,7 @@ class SandboxOptions:
     url_ttl_s: float = 3600.0
     keep_alive_s: float = 15.0
     public_url: str | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not work, naming the field."""

@@ -50,7 +50,7 @@ class Sandbox:
 
     @property
     def faults(self) -> Faults:
-        """The faults in force; assign to its fields, or replace it."""
+        """The faults in force; assign to its fields, or replace it (what differs, Faults says)."""
         return self.hub.faults
 
     @faults.setter
@@ -64,6 +64,10 @@ class Sandbox:
     def cut_streams(self) -> int:
         """Cut every open stream abruptly; their number."""
         return self.hub.broadcast.cut()
+
+    def tear_streams(self, generation_id: str | None = None) -> None:
+        """Have every open stream break off in the middle of that generation's event, or of the next one."""
+        self.hub.broadcast.tear(generation_id)
 
     async def start(self) -> None:
         """Bind and serve. Raises RenderingUnavailableError when `render` is on and its packages are missing."""

@@ -81,6 +81,16 @@ class Caller:
         assert answer.status == 200, answer.text
         return [generation["generation_id"] for generation in answer.json["generations"]]
 
+    async def set(self, **faults: object) -> None:
+        """Put a set of faults in force, over HTTP; without any, the hub is healed."""
+        answer = await self.call("PUT", "/sandbox/faults", faults)
+        assert answer.status == 200, answer.text
+
+    async def ledger(self) -> dict[str, Any]:
+        """The ledger, over HTTP."""
+        ledger: dict[str, Any] = (await self.call("GET", "/sandbox/ledger")).json
+        return ledger
+
     async def get(self, generation_id: str) -> dict[str, Any]:
         """One generation."""
         generation: dict[str, Any] = (await self.call("GET", f"/api/ai/queue/{generation_id}")).json

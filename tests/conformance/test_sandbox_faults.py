@@ -16,9 +16,12 @@ import pytest
 
 from service.sandbox import Faults, RenderingUnavailableError, Sandbox, SandboxOptions, serve
 from service.sandbox.commission import Commission
+from service.sandbox.faults import FAULTS
 from tests.conformance.caller import LTX, PATIENCE_S, STILL, Caller, calling
 
 pytestmark = pytest.mark.asyncio
+
+HEALTHY = FAULTS.dump_python(Faults())
 
 
 def below(folder: Path) -> list[Path]:
@@ -102,14 +105,21 @@ async def test_a_namespace_that_may_not_be_billed_is_refused(slow: Caller) -> No
 @pytest.mark.parametrize("faults", [{"no_such": True}, {"events_dropped": 2}, {"post_status": 200}, [1]], ids=str)
 async def test_faults_that_do_not_exist_are_refused_and_change_nothing(slow: Caller, faults: object) -> None:
     assert (await slow.call("PUT", "/sandbox/faults", faults)).status == 400
-    assert (await slow.call("GET", "/sandbox/faults")).json == {
-        "stream_refused": False,
-        "answer_delay_s": 0.0,
-        "answers_lost": 0.0,
-        "events_dropped": 0.0,
-        "post_status": None,
-        "namespaces": None,
-    }
+    assert (await slow.call("GET", "/sandbox/faults")).json == HEALTHY
+
+
+async def test_a_set_of_faults_replaces_the_former_one_as_a_whole(slow: Caller) -> None:
+    await slow.set(events_dropped=0.5, retry_after="3")
+    await slow.set(events_dropped=0.25)
+    assert (await slow.call("GET", "/sandbox/faults")).json == HEALTHY | {"events_dropped": 0.25}
+    await slow.set()
+    assert (await slow.call("GET", "/sandbox/faults")).json == HEALTHY
+
+
+async def test_each_fault_is_explained_by_the_sandbox_itself(slow: Caller) -> None:
+    schema = (await slow.call("GET", "/sandbox/faults/schema")).json
+    assert list(schema["properties"]) == list(HEALTHY)
+    assert [name for name, field in schema["properties"].items() if len(field.get("description", "")) < 20] == []
 
 
 async def test_the_ledger_shows_calls_and_generations_without_a_key(slow: Caller) -> None:
