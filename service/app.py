@@ -20,9 +20,11 @@ from service.http.server import HttpServer
 from service.hub.client import HubClient
 from service.hub.stream import HubStream
 from service.postgres.database import Database
+from service.postgres.leader import CHANNEL as LEASE_CHANNEL
 from service.postgres.leader import LeaseStore
 from service.postgres.migrate import apply_migrations, check_migrations
-from service.postgres.notifications import OutboxNotifications
+from service.postgres.notifications import Notifications
+from service.postgres.outbox import CHANNEL as OUTBOX_CHANNEL
 from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
@@ -128,7 +130,7 @@ class App:
             concurrency=settings.submit_concurrency,
             submit_timeout_s=settings.submit_timeout_s,
         )
-        self.leadership = Leadership(self.lease, self.elsewhere, self.metrics, self._leaders_components)
+        self.leadership = Leadership(self.lease, self.elsewhere, self.wakeups, self.metrics, self._leaders_components)
         self.http = HttpServer(
             settings.http_host,
             settings.http_port,
@@ -151,6 +153,7 @@ class App:
             self.leadership,
             self.catalogue,
             Pulse(self.store, self.wakeups),
+            Notifications(self.database, {OUTBOX_CHANNEL: self.wakeups.events, LEASE_CHANNEL: self.wakeups.lease}),
             self.bus,
         )
 
@@ -180,7 +183,6 @@ class App:
             Stopper(self.store, self.hub, self.settler, self.gap, self.wakeups, patience=self.patience),
             Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
-            OutboxNotifications(self.database, self.wakeups.events),
         )
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -237,7 +239,8 @@ class App:
     # -- health ---------------------------------------------------------------------------------------------------
 
     def _failing(self) -> str | None:
-        worst = max(self.supervisor.failures().items(), key=lambda item: item[1], default=("", 0))
+        failures = self.supervisor.failures() | self.leadership.failures()
+        worst = max(failures.items(), key=lambda item: item[1], default=("", 0))
         return f"{worst[0]} broke {worst[1]} times in a row" if worst[1] >= TOO_MANY_FAILURES else None
 
     async def _database_fault(self) -> str | None:

@@ -10,6 +10,8 @@ from datetime import datetime
 
 from service.postgres.database import Database
 
+CHANNEL = "drover_leadership"
+
 
 class LeaseStore:
     """The lease of one lane (a hub account); `holder` names this process."""
@@ -25,8 +27,8 @@ class LeaseStore:
         return None if term is None else int(term)
 
     async def give_back(self) -> None:
-        """Ends the lease, so that the next replica need not wait for it."""
-        await self._database.fetch("give_back_lease", self._lane, self._holder)
+        """Ends the lease and tells all replicas, so that the next one need not wait for it."""
+        await self._database.fetch("give_back_lease", self._lane, self._holder, CHANNEL)
 
     async def note_stream_opened(self, opened_at: datetime | None, term: int) -> None:
         """Tells all replicas since when completions are heard (None: they are not)."""

@@ -1,12 +1,13 @@
-"""LISTEN on a connection of its own: wakes the relay when another replica has stored events.
+"""LISTEN on a connection of its own: another replica has stored events, or has given the lease back.
 
-A hint only. The connection is probed, since a dead one says nothing; and a lost hint costs a second (see the pulse).
+Hints only. The connection is probed, since a dead one says nothing; and behind each hint there is a timer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 import asyncpg
 import structlog
@@ -14,20 +15,19 @@ import structlog
 from service.domain.errors import DatabaseUnavailableError
 from service.domain.retry import Backoff
 from service.postgres.database import Database
-from service.postgres.outbox import CHANNEL
 
 log = structlog.get_logger(__name__)
 PROBE_S = 15.0
 
 
-class OutboxNotifications:
-    """Sets `wake` at each notification; runs in the leading replica."""
+class Notifications:
+    """Sets the event of each channel on which something is notified. `wakes`: channel to event."""
 
     name = "notifications"
 
-    def __init__(self, database: Database, wake: asyncio.Event) -> None:
+    def __init__(self, database: Database, wakes: Mapping[str, asyncio.Event]) -> None:
         self._database = database
-        self._wake = wake
+        self._wakes = wakes
         self._failures = 0
 
     async def run(self) -> None:
@@ -53,8 +53,9 @@ class OutboxNotifications:
     async def _listen(self) -> None:
         connection = await self._database.dedicated()
         try:
-            await connection.add_listener(CHANNEL, self._on_notification)
-            self._wake.set()  # what was notified before this is looked at now
+            for channel, wake in self._wakes.items():
+                await connection.add_listener(channel, self._on_notification)
+                wake.set()  # what was notified before this is looked at now
             self._failures = 0
             while True:
                 await asyncio.sleep(PROBE_S)
@@ -63,5 +64,5 @@ class OutboxNotifications:
             with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 connection.terminate()
 
-    def _on_notification(self, *_: object) -> None:
-        self._wake.set()
+    def _on_notification(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:
+        self._wakes[channel].set()

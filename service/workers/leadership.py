@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -18,6 +19,7 @@ from service.supervisor import Component, Supervisor, run_together
 from service.telemetry import Metrics
 from service.workers.ports import Lease
 from service.workers.settler import Elsewhere
+from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 LEASE_S = 6.0
@@ -34,6 +36,7 @@ class Leadership:
         self,
         lease: Lease,
         elsewhere: Elsewhere,
+        wakeups: Wakeups,
         metrics: Metrics,
         components: Callable[[int], Sequence[Component]],
         *,
@@ -41,6 +44,7 @@ class Leadership:
     ) -> None:
         self._lease = lease
         self._elsewhere = elsewhere
+        self._wakeups = wakeups
         self._metrics = metrics
         self._components = components
         self._grace_s = grace_s
@@ -55,6 +59,10 @@ class Leadership:
     def leading(self) -> bool:
         """Whether this replica holds the lease, by its own clock."""
         return self._supervisor is not None and time.monotonic() < self._good_until
+
+    def failures(self) -> dict[str, int]:
+        """How often each of the leader's components failed in a row."""
+        return {} if self._supervisor is None else self._supervisor.failures()
 
     async def run(self) -> None:
         """Competes for the lease until cancelled."""
@@ -85,9 +93,12 @@ class Leadership:
 
     async def _renew(self) -> None:
         while True:
+            self._wakeups.lease.clear()
             if not self._retired:
                 await self._take()
-            await asyncio.sleep(RENEW_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_S):
+                    await self._wakeups.lease.wait()
 
     async def _take(self) -> None:
         asked = time.monotonic()
@@ -104,7 +115,8 @@ class Leadership:
             await self._step_down("another replica leads")
         if term is not None:
             self._good_until = asked + LEASE_S
-            if self._supervisor is None and self._ending is None:
+            late = time.monotonic() >= self._good_until  # a slow answer: nobody may act on it
+            if self._supervisor is None and self._ending is None and not late:
                 self._step_up(term)
 
     def _step_up(self, term: int) -> None:

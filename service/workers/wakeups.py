@@ -24,6 +24,7 @@ class Wakeups:
     doubts: asyncio.Event = field(default_factory=asyncio.Event)  # a POST's outcome is to be found out
     stops: asyncio.Event = field(default_factory=asyncio.Event)  # a deadline passed, or outputs are to be ended
     cancels: asyncio.Event = field(default_factory=asyncio.Event)  # a request came whose cancel was there before it
+    lease: asyncio.Event = field(default_factory=asyncio.Event)  # a leader has given its lease back
 
 
 class Pulse:

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from service.domain.errors import ConfigurationError, DatabaseUnavailableError
 from service.postgres.database import Database
-from service.postgres.notifications import OutboxNotifications
-from service.postgres.outbox import Outbox
+from service.postgres.notifications import Notifications
+from service.postgres.outbox import CHANNEL, Outbox
 from service.postgres.store import RequestStore
 from tests.integration.builders import Sql, as_user, stored
 from tests.support.raw import raw_server, silent
@@ -193,7 +193,7 @@ async def test_a_notification_of_another_replica_wakes_the_relay_also_after_its_
     database: Database, outbox: Outbox, sql: Sql
 ) -> None:
     wake = asyncio.Event()
-    listening = asyncio.create_task(OutboxNotifications(database, wake).run())
+    listening = asyncio.create_task(Notifications(database, {CHANNEL: wake}).run())
     try:
         await asyncio.wait_for(wake.wait(), 5)  # set once it listens
         wake.clear()

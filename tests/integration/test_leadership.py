@@ -11,13 +11,15 @@ import pytest
 import pytest_asyncio
 
 from service.postgres.database import Database
-from service.postgres.leader import LeaseStore
+from service.postgres.leader import CHANNEL, LeaseStore
+from service.postgres.notifications import Notifications
 from service.postgres.outbox import Outbox
 from service.supervisor import Component
 from service.telemetry import Metrics
 from service.workers import leadership as module
 from service.workers.leadership import Leadership
 from service.workers.settler import Elsewhere
+from service.workers.wakeups import Wakeups
 from tests.integration.builders import Sql
 from tests.support.broker import wait_ready
 
@@ -29,15 +31,17 @@ class Work:
 
     name = "work"
 
-    def __init__(self, log: list[str], term: int) -> None:
+    def __init__(self, log: list[str], term: int, broken: asyncio.Event) -> None:
         self._log = log
         self._term = term
+        self._broken = broken
 
     async def run(self) -> None:
         """Works until cancelled."""
         self._log.append(f"begun {self._term}")
         try:
-            await asyncio.Event().wait()
+            await self._broken.wait()
+            raise RuntimeError("told to break")
         finally:
             self._log.append(f"ended {self._term}")
 
@@ -51,14 +55,16 @@ class Replica:
 
     def __init__(self, database: Database, holder: str) -> None:
         self.log: list[str] = []
+        self.broken = asyncio.Event()
         self.lease = LeaseStore(database, holder)
         self.elsewhere = Elsewhere(Outbox(database))
         self.metrics = Metrics()
-        self.leadership = Leadership(self.lease, self.elsewhere, self.metrics, self._components)
+        self.wakeups = Wakeups()
+        self.leadership = Leadership(self.lease, self.elsewhere, self.wakeups, self.metrics, self._components)
         self.running = asyncio.create_task(self.leadership.run())
 
     def _components(self, term: int) -> Sequence[Component]:
-        return (Work(self.log, term),)
+        return (Work(self.log, term, self.broken),)
 
     @property
     def leading(self) -> bool:
@@ -118,6 +124,21 @@ async def test_a_leader_that_drains_is_followed_at_once(pair: tuple[Replica, Rep
     assert not first.leading
 
 
+async def test_a_replica_that_hears_of_the_lease_given_back_takes_it_at_once(
+    pair: tuple[Replica, Replica], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair
+    monkeypatch.setattr(module, "RENEW_S", 60.0)
+    listening = asyncio.create_task(Notifications(database, {CHANNEL: second.wakeups.lease}).run())
+    try:
+        await asyncio.sleep(0.5)  # both are in the long wait now, and it listens
+        await first.leadership.drain()
+        await wait_ready(lambda: second.leading, 2)
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
 async def test_a_drained_replica_competes_no_more(pair: tuple[Replica, Replica]) -> None:
     first, second = pair
     await first.leadership.drain()
@@ -167,6 +188,29 @@ async def test_a_leader_that_cannot_renew_stops_at_the_end_of_its_lease_by_its_o
         await wait_ready(lambda: not first.leading)
         await wait_ready(lambda: first.log == ["begun 1", "ended 1"])
         assert time.monotonic() - locked < module.LEASE_S + 2 * module.WATCH_S
+
+
+async def test_a_lease_that_was_granted_too_late_to_act_on_is_not_acted_on(
+    pair: tuple[Replica, Replica], sql: Sql
+) -> None:
+    """The database was slow: by the clock of the one who asked, the lease ran out before the answer came."""
+    first, second = pair
+    async with sql.transaction():
+        await sql.execute("lock table leadership in access exclusive mode")
+        await wait_ready(lambda: first.log == ["begun 1", "ended 1"])
+        await asyncio.sleep(module.LEASE_S)  # the next question, too, waits for longer than the lease
+    await wait_ready(lambda: first.leading or second.leading)
+    await asyncio.sleep(2 * module.WATCH_S)  # whoever had begun on an old lease would be ended here
+    assert sorted(first.log[2:] + second.log) in (["begun 1"], ["begun 2"])
+
+
+async def test_the_failures_of_a_leaders_components_are_known_while_it_leads(pair: tuple[Replica, Replica]) -> None:
+    first, _ = pair
+    assert first.leadership.failures() == {}
+    first.broken.set()
+    await wait_ready(lambda: first.leadership.failures() == {"work": 1})
+    await first.leadership.drain()
+    assert first.leadership.failures() == {}
 
 
 async def test_a_leader_that_finds_its_term_risen_begins_anew_in_the_new_term(

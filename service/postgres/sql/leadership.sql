@@ -11,8 +11,12 @@ where l.holder = excluded.holder or l.expires_at <= coalesce($4::timestamptz, cl
 returning term;
 
 -- name: give_back_lease
--- Lets the next replica in at once.
-update leadership set expires_at = '-infinity', stream_opened_at = null where lane = $1 and holder = $2;
+-- Lets the next replica in at once, and tells it.
+with given_back as (
+    update leadership set expires_at = '-infinity', stream_opened_at = null where lane = $1 and holder = $2
+    returning lane
+)
+select pg_notify($3, lane) from given_back;
 
 -- name: note_stream_opened
 -- From when on completions are heard; null while they are not.
