@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 
 import structlog
 
@@ -81,12 +82,21 @@ class Listener:
         while True:
             await self._opened.wait()
             self._opened.clear()
-            opened_at = utc_now()
+            await self._note_opening(utc_now())
+            self._reconciler.request_sweep("the stream was opened")
+
+    async def _note_opening(self, opened_at: datetime) -> None:
+        """Until it is noted, or the stream was opened anew: all replicas go by it."""
+        backoff, failures = Backoff(first=0.2, limit=2), 0
+        while not self._opened.is_set():
             try:
                 await self._lease.note_stream_opened(opened_at, self._term)
             except TransientError as error:
-                log.warning("stream.opening_not_noted", reason=str(error))
-            self._reconciler.request_sweep("the stream was opened")
+                failures += 1
+                log.warning("stream.opening_not_noted", reason=str(error), failures=failures)
+                await asyncio.sleep(backoff.jittered(failures))
+            else:
+                return
 
     async def _settle(self, reports: list[OutputReported]) -> None:
         began = time.monotonic()

@@ -8,15 +8,17 @@ import signal
 import time
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
 from service.app import build
+from service.clock import utc_now
 from service.sandbox import Sandbox, SandboxOptions
 from service.settings import load_settings
 from tests.support.bus import Team, name_of
 from tests.support.proxy import Cable
-from tests.support.replica import KEY, Process, environment, get
+from tests.support.replica import KEY, Process, environment, get, running
 from tests.support.streams import StreamWatch
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.xdist_group("leadership")]
@@ -150,6 +152,29 @@ async def test_without_its_database_nobody_leads_and_somebody_does_when_it_is_ba
             assert opened - back < 6.0
             await all_ended(team, sent, opened + GAP_S - time.monotonic())
     assert slow_hub.ledger()["peak_streams"] == 1
+
+
+async def test_an_opening_of_the_stream_that_could_not_be_noted_is_noted_as_soon_as_the_database_is_back(
+    amqp_url: str, database_url: str, slow_hub: Sandbox, streams: StreamWatch
+) -> None:
+    """Every replica goes by it: what it submitted before the opening is asked for at once."""
+    async with Cable(database_url) as cable, running(environment(amqp_url, cable.url, slow_hub.url)) as app:
+        await streams.until(1)
+        await cable.unplug()
+        cut = utc_now()
+        slow_hub.cut_streams()
+        await streams.until(0)
+        await streams.until(1)
+        await asyncio.sleep(1.0)  # long enough to try in vain, short enough to keep the lease
+        await cable.plug()
+        connection = await asyncpg.connect(database_url)
+        try:
+            async with asyncio.timeout(4):
+                while (await connection.fetchval("select stream_opened_at from leadership") or cut) <= cut:
+                    await asyncio.sleep(0.05)
+        finally:
+            await connection.close()
+        assert app.leadership.leading
 
 
 class BrokenStream:
