@@ -7,19 +7,27 @@ GET /sandbox/faults/schema  what faults there are: a JSON schema that explains e
 POST /sandbox/streams/cut   cut every open stream; {"cut": n}
 POST /sandbox/streams/tear  cut every open stream in the middle of the next event that anybody hears, or of that of
                             {"generation_id": id}; {"streams": n}, those open now
+POST /sandbox/generations/cancel  end generations as somebody else would at the hub, without an event
+POST /sandbox/generations/forget  lose generations: 404, in no list, no event; in the ledger they are `forgotten`
+                            both of {"generation_ids": [...]}, or of the {"count": n} oldest active ones; the answer
+                            tells the {"generation_ids": [...]} to which it happened
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Annotated, Any, Final, TypeVar
 
 from aiohttp import web
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from service.sandbox.acceptance import RequestRefusedError
 from service.sandbox.answers import answer, failure
 from service.sandbox.faults import FAULTS
+from service.sandbox.generation import Generation
 from service.sandbox.hub import Hub
 
 T = TypeVar("T")
@@ -32,7 +40,20 @@ class _Event:
     generation_id: str | None = None
 
 
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class _Selection:
+    """Generations by their ids, or so many of the oldest active ones."""
+
+    generation_ids: tuple[str, ...] | None = None
+    count: Annotated[int, Field(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.generation_ids is None) == (self.count is None):
+            raise ValueError("either generation_ids or count")
+
+
 _EVENT: Final = TypeAdapter(_Event)
+_SELECTION: Final = TypeAdapter(_Selection)
 
 
 class Control:
@@ -40,31 +61,45 @@ class Control:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._answers: dict[tuple[str, str], Callable[[bytes], object]] = {
+            ("GET", "/sandbox/ledger"): lambda _: ledger_view(hub),
+            ("GET", "/sandbox/count"): lambda _: count_view(hub),
+            ("GET", "/sandbox/faults"): lambda _: FAULTS.dump_python(hub.faults),
+            ("PUT", "/sandbox/faults"): self._replace_faults,
+            ("GET", "/sandbox/faults/schema"): lambda _: FAULTS.json_schema(),
+            ("POST", "/sandbox/streams/cut"): lambda _: {"cut": hub.broadcast.cut()},
+            ("POST", "/sandbox/streams/tear"): self._tear,
+            ("POST", "/sandbox/generations/cancel"): partial(self._meddle, hub.cancel),
+            ("POST", "/sandbox/generations/forget"): partial(self._meddle, hub.ledger.forget),
+        }
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request."""
-        match request.method, request.path:
-            case "GET", "/sandbox/ledger":
-                return answer(ledger_view(self._hub))
-            case "GET", "/sandbox/count":
-                return answer(count_view(self._hub))
-            case "POST", "/sandbox/streams/cut":
-                return answer({"cut": self._hub.broadcast.cut()})
-            case "POST", "/sandbox/streams/tear":
-                return self._tear(_read(_EVENT, await request.read() or b"{}"))
-            case "GET", "/sandbox/faults":
-                return answer(FAULTS.dump_python(self._hub.faults))
-            case "PUT", "/sandbox/faults":
-                self._hub.faults = _read(FAULTS, await request.read())
-                return answer(FAULTS.dump_python(self._hub.faults))
-            case "GET", "/sandbox/faults/schema":
-                return answer(FAULTS.json_schema())
-            case method, path:
-                return failure(404, "resource_not_found", f"There is no {method} {path}")
+        find = self._answers.get((request.method, request.path))
+        if find is None:
+            return failure(404, "resource_not_found", f"There is no {request.method} {request.path}")
+        return answer(find(await request.read()))
 
-    def _tear(self, event: _Event) -> web.Response:
-        self._hub.broadcast.tear(event.generation_id)
-        return answer({"streams": len(self._hub.broadcast)})
+    def _replace_faults(self, body: bytes) -> object:
+        self._hub.faults = _read(FAULTS, body)
+        return FAULTS.dump_python(self._hub.faults)
+
+    def _tear(self, body: bytes) -> object:
+        self._hub.broadcast.tear(_read(_EVENT, body or b"{}").generation_id)
+        return {"streams": len(self._hub.broadcast)}
+
+    def _meddle(self, meddle: Callable[[Generation], bool], body: bytes) -> object:
+        """Do it to those generations of a selection to which it can be done."""
+        selection = _read(_SELECTION, body)
+        ledger = self._hub.ledger
+        if selection.generation_ids is None:
+            chosen = list(islice(ledger.active.values(), selection.count))
+        else:
+            unknown = [id_ for id_ in selection.generation_ids if id_ not in ledger.generations]
+            if unknown:
+                raise RequestRefusedError(failure(404, "resource_not_found", f"There is no generation {unknown[0]}"))
+            chosen = [ledger.generations[id_] for id_ in selection.generation_ids]
+        return {"generation_ids": [generation.id for generation in chosen if meddle(generation)]}
 
 
 def _read(kind: TypeAdapter[T], body: bytes) -> T:

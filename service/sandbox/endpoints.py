@@ -90,7 +90,7 @@ class Endpoints:
         await asyncio.gather(*(self._hub.wait(generation) for generation in generations))
         for generation in generations:
             if generation.end != SUCCEEDED:
-                return brief_failure(422, generation.error or f"The generation was {generation.end}")
+                return brief_failure(422, generation.error or f"The generation was {generation.end or 'forgotten'}")
         outputs = [await self._output(generation, inline=inline) for generation in generations]
         return answer({"model": model.id, "created": int(time.time()), f"{media_type}s": outputs})
 
@@ -105,13 +105,19 @@ class Endpoints:
         return {"b64_json": base64.b64encode(content).decode()}
 
     async def _list_models(self, request: web.BaseRequest) -> web.Response:
-        self._hub.ledger.calls["models"] += 1
+        self._enter_models()
         return answer({"object": "list", "data": self._hub.catalog.search(request.query.get("search", ""))})
 
     async def _get_model(self, request: web.BaseRequest) -> web.Response:
-        self._hub.ledger.calls["models"] += 1
+        self._enter_models()
         model = self._hub.catalog.get(request.path[len(_MODELS) + 1 :])
         return answer(model.object) if model else brief_failure(404, "Model not found")
+
+    def _enter_models(self) -> None:
+        self._hub.ledger.calls["models"] += 1
+        faults = self._hub.faults
+        if faults.models_status is not None:
+            raise RequestRefusedError(trouble(faults, faults.models_status, "models_status"))
 
     def _result(self, request: web.BaseRequest) -> web.StreamResponse:
         """A result file, to whoever holds a signed URL; byte ranges are served, for players that seek."""

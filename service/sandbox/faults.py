@@ -62,6 +62,40 @@ class Faults:
     posts_failed_late: Probability = 0.0
     """A POST is accepted, and answered 502 with a proxy's HTML."""
 
+    # -- what becomes of a generation, decided when it is accepted
+
+    forgotten: Probability = 0.0
+    """The hub forgets a generation as soon as it has given its id: see `POST /sandbox/generations/forget`."""
+
+    never_ending: Probability = 0.0
+    """A generation stays `processing` until it is cancelled, also after the hub has been healed."""
+
+    hidden_s: Seconds = 0.0
+    """A generation is unknown to lists, gets and deletes for so long. Its event does not wait for that."""
+
+    # -- lists, gets, deletes, models
+
+    list_status: ErrorStatus | None = None
+    """Each list is answered with this status."""
+
+    list_limit: Annotated[int, Field(ge=0)] | None = None
+    """A list shows at most so many generations, the oldest, while its `count` tells how many there are."""
+
+    list_limit_hidden: bool = False
+    """The `count` of a list that `list_limit` has cut short tells how many it shows."""
+
+    get_status: ErrorStatus | None = None
+    """Each GET of one generation is answered with this status."""
+
+    delete_status: ErrorStatus | None = None
+    """Each DELETE is answered with this status, and nothing is cancelled."""
+
+    deletes_ignored: Probability = 0.0
+    """A DELETE is answered with success, and the generation goes on."""
+
+    models_status: ErrorStatus | None = None
+    """Each GET of the models, or of one, is answered with this status."""
+
     # -- how errors look
 
     html_bodies: bool = False

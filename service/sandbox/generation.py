@@ -38,10 +38,13 @@ class Generation:
         "ended_at",
         "error",
         "file",
+        "forgotten",
+        "hidden_until",
         "id",
         "media_type",
         "model",
         "namespace",
+        "never_ending",
         "parameters",
         "posted_at",
         "started_at",
@@ -61,11 +64,18 @@ class Generation:
         self.error: str | None = None
         self.file: Path | None = None
         self.waiter: asyncio.Future[None] | None = None
+        self.never_ending = False
+        self.hidden_until: float | None = None
+        self.forgotten = False
 
     @property
     def active(self) -> bool:
-        """Whether it has not ended."""
-        return self.end is None
+        """Whether it has neither ended nor been forgotten."""
+        return self.end is None and not self.forgotten
+
+    def shown(self, now: float) -> bool:
+        """Whether the hub knows of it, as far as clients can see."""
+        return not self.forgotten and (self.hidden_until is None or self.hidden_until <= now)
 
     @property
     def status(self) -> str:
@@ -82,6 +92,10 @@ class Generation:
     def settle(self, end: str, error: str | None = None) -> None:
         """End it, once, and wake who waits for it."""
         self.end, self.error, self.ended_at = end, error, time.time()
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake who waits for its end: it has come, or will not come any more."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
@@ -102,7 +116,7 @@ class Generation:
         }
 
     def entry(self) -> dict[str, Any]:
-        """As the ledger shows it to tests."""
+        """As the ledger shows it to tests. A forgotten one stays in the status in which it was forgotten."""
         return {
             "generation_id": self.id,
             "model": self.model.id,
@@ -112,6 +126,9 @@ class Generation:
             "ended_at": self.ended_at,
             "namespace": self.namespace,
             "parameters": self.parameters,
+            "never_ending": self.never_ending,
+            "hidden_until": self.hidden_until,
+            "forgotten": self.forgotten,
         }
 
 
@@ -142,6 +159,7 @@ class Ledger:
         self.calls: Counter[str] = Counter(dict.fromkeys(names, 0))
         self.strikes: Counter[str] = Counter()
         self.posts: deque[Post] = deque(maxlen=_MOST_POSTS)
+        self._veiled = False
 
     def enter_post(self) -> Post:
         """Enter a POST to the queue that has just come."""
@@ -159,7 +177,32 @@ class Ledger:
         del self.active[generation.id]
         generation.settle(end, error)
 
+    def hide(self, generation: Generation, seconds: float) -> None:
+        """Keep a generation from clients for so long after it was posted."""
+        generation.hidden_until = generation.posted_at + seconds
+        self._veiled = True
+
+    def forget(self, generation: Generation) -> bool:
+        """Keep a generation from clients for ever: nothing happens to it any more. False if that was so before."""
+        if generation.forgotten:
+            return False
+        generation.forgotten = self._veiled = True
+        self.active.pop(generation.id, None)
+        generation.wake()
+        return True
+
+    def shown(self, generation_id: str) -> Generation | None:
+        """The generation of that id, if clients may see it."""
+        generation = self.generations.get(generation_id)
+        if generation is None or (self._veiled and not generation.shown(time.time())):
+            return None
+        return generation
+
     def find(self, query: Mapping[str, str]) -> list[Generation]:
         """What the list endpoint finds: without a `status` only active ones, so ended ones cost it nothing."""
         ended = query.get("status", QUEUED) not in ACTIVE
-        return matching((self.generations if ended else self.active).values(), query)
+        found = matching((self.generations if ended else self.active).values(), query)
+        if self._veiled:
+            now = time.time()
+            found = [generation for generation in found if generation.shown(now)]
+        return found

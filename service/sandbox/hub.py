@@ -83,10 +83,12 @@ class Hub:
         namespace = namespace or self._options.namespace
         return [self._start(model, parameters, namespace, now, at_once=at_once) for _ in range(count)]
 
-    def cancel(self, generation: Generation) -> None:
-        """End an active generation without any event; nothing happens to one that has ended."""
-        if generation.active:
-            self.ledger.settle(generation, CANCELLED)
+    def cancel(self, generation: Generation) -> bool:
+        """End an active generation without any event; False, and nothing happens, when it is not active."""
+        if not generation.active:
+            return False
+        self.ledger.settle(generation, CANCELLED)
+        return True
 
     def result_url(self, generation: Generation) -> str | None:
         """A fresh presigned URL of a generation that succeeded: each answer that shows one signs its own."""
@@ -100,7 +102,7 @@ class Hub:
         return generation.view(self.result_url(generation))
 
     async def wait(self, generation: Generation) -> None:
-        """Until it has ended."""
+        """Until it has ended, or was forgotten."""
         if generation.active:
             if generation.waiter is None:
                 generation.waiter = asyncio.get_running_loop().create_future()
@@ -131,7 +133,13 @@ class Hub:
             delay_s = max(0.0, delay_s + self.dice.between("jitter_s", -jitter_s, jitter_s))
         generation = Generation(model, parameters, namespace, now, now + delay_s * _QUEUED_SHARE)
         self.ledger.add(generation)
-        self._agenda.add(delay_s, generation)
+        generation.never_ending = self.strikes("never_ending")
+        if not generation.never_ending:
+            self._agenda.add(delay_s, generation)
+        if self._faults.hidden_s:
+            self.ledger.hide(generation, self._faults.hidden_s)
+        if self.strikes("forgotten"):
+            self.ledger.forget(generation)
         return generation
 
     def _fall_due(self, generation: Generation) -> None:

@@ -41,24 +41,36 @@ class Queue:
 
     async def list(self, request: web.BaseRequest) -> web.Response:
         """GET: what passes the filters of the query, the active ones unless a status is asked for."""
-        self._hub.ledger.calls["list"] += 1
-        found = [self._hub.view(generation) for generation in self._hub.ledger.find(request.query)]
-        return answer({"count": len(found), "generations": found})
+        hub, faults = self._hub, self._hub.faults
+        hub.ledger.calls["list"] += 1
+        if faults.list_status is not None:
+            return trouble(faults, faults.list_status, "list_status")
+        found = hub.ledger.find(request.query)
+        shown = found if faults.list_limit is None else found[: faults.list_limit]
+        count = len(shown if faults.list_limit_hidden else found)
+        return answer({"count": count, "generations": [hub.view(generation) for generation in shown]})
 
     async def get(self, request: web.BaseRequest) -> web.Response:
         """GET of one generation."""
-        self._hub.ledger.calls["get"] += 1
-        return answer(self._hub.view(self._named(request)))
+        hub, faults = self._hub, self._hub.faults
+        hub.ledger.calls["get"] += 1
+        if faults.get_status is not None:
+            return trouble(faults, faults.get_status, "get_status")
+        return answer(hub.view(self._named(request)))
 
     async def delete(self, request: web.BaseRequest) -> web.Response:
         """DELETE: cancel an active generation; no effect on one that has ended."""
-        self._hub.ledger.calls["delete"] += 1
+        hub, faults = self._hub, self._hub.faults
+        hub.ledger.calls["delete"] += 1
+        if faults.delete_status is not None:
+            return trouble(faults, faults.delete_status, "delete_status")
         generation = self._named(request)
-        self._hub.cancel(generation)
+        if not hub.strikes("deletes_ignored"):
+            hub.cancel(generation)
         return answer({"status": "success", "generation_id": generation.id})
 
     def _named(self, request: web.BaseRequest) -> Generation:
-        generation = self._hub.ledger.generations.get(request.path[len(QUEUE) + 1 :])
+        generation = self._hub.ledger.shown(request.path[len(QUEUE) + 1 :])
         if generation is None:
             raise RequestRefusedError(failure(404, "resource_not_found", "There is no such generation"))
         return generation
@@ -95,7 +107,7 @@ class Queue:
         fault = hub.struck_by(_AFTER)
         post.fault = fault or ("events_early" if early else None)
         if early:
-            await asyncio.gather(*(hub.wait(generation) for generation in generations))
+            await asyncio.gather(*(hub.wait(generation) for generation in generations if not generation.never_ending))
             await asyncio.sleep(faults.events_early_by_s)
         if faults.answer_delay_s:
             await asyncio.sleep(faults.answer_delay_s)

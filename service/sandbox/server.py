@@ -69,6 +69,16 @@ class Sandbox:
         """Have every open stream break off in the middle of that generation's event, or of the next one."""
         self.hub.broadcast.tear(generation_id)
 
+    def cancel(self, *generation_ids: str) -> None:
+        """Cancel generations as somebody else would at the hub: without an event."""
+        for generation_id in generation_ids:
+            self.hub.cancel(self.hub.ledger.generations[generation_id])
+
+    def forget(self, *generation_ids: str) -> None:
+        """Have the hub know these generations no more; the ledger shows them as `forgotten`."""
+        for generation_id in generation_ids:
+            self.hub.ledger.forget(self.hub.ledger.generations[generation_id])
+
     async def start(self) -> None:
         """Bind and serve. Raises RenderingUnavailableError when `render` is on and its packages are missing."""
         options = self.options

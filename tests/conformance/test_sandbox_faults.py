@@ -136,6 +136,9 @@ async def test_the_ledger_shows_calls_and_generations_without_a_key(slow: Caller
         "ended_at": None,
         "namespace": "studio",
         "parameters": {"prompt": "a heron", "seed": 3},
+        "never_ending": False,
+        "hidden_until": None,
+        "forgotten": False,
     }
     assert {name: n for name, n in ledger["calls"].items() if n} == {"post": 1, "get": 1}
     assert (await slow.call("GET", "/sandbox/count")).json == {"posted": 1, "active": 1, "streams": 0}
