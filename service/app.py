@@ -16,6 +16,7 @@ import structlog
 from service.domain.errors import DatabaseUnavailableError
 from service.domain.patience import Patience
 from service.domain.retry import Backoff
+from service.http.generations import Generations
 from service.http.server import HttpServer
 from service.hub.client import HubClient
 from service.hub.stream import HubStream
@@ -29,11 +30,12 @@ from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.consumer import Consumer
-from service.rabbit.topology import CANCELS, OWN_QUEUES, REQUESTS
+from service.rabbit.topology import CANCEL_KEY, CANCELS, OWN_QUEUES, REQUESTS
 from service.settings import Settings
 from service.supervisor import Component, Supervisor
 from service.telemetry import Metrics
 from service.wire.builtin_models import BUILTIN_SCHEMAS
+from service.wire.json import dumps
 from service.wire.requests import RequestRules
 from service.workers.cancels import Cancels
 from service.workers.catalogue import Catalogue
@@ -138,6 +140,7 @@ class App:
             alive=self._failing,
             checks={"database": self._database_fault, "broker": self._broker_fault},
             details=self._details,
+            routes=Generations(self._cancel, tokens=settings.api_tokens, listens_on=settings.http_host).routes(),
         )
         self.supervisor = Supervisor(self._components())
 
@@ -184,6 +187,9 @@ class App:
             Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
         )
+
+    async def _cancel(self, request_id: str) -> None:
+        await self.bus.publish_command(CANCEL_KEY, dumps({"request_id": request_id}))
 
     # -- life -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ The hub is in neither: a pod that is restarted because the hub is away helps nob
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from aiohttp import web
@@ -36,6 +36,7 @@ class HttpServer:
         alive: Callable[[], str | None],
         checks: Mapping[str, Check],
         details: Callable[[], Mapping[str, object]],
+        routes: Iterable[web.AbstractRouteDef] = (),
     ) -> None:
         self._host = host
         self._port = port
@@ -43,6 +44,7 @@ class HttpServer:
         self._alive = alive
         self._checks = checks
         self._details = details
+        self._routes = routes
         self._runner: web.AppRunner | None = None
         self._draining = False
 
@@ -52,6 +54,7 @@ class HttpServer:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
+        app.add_routes(self._routes)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)

@@ -1,6 +1,6 @@
 """Publishes with confirms on a connection of its own: a broker's alarm blocks publishers, and intake must go on.
 
-Events and quarantine have a channel each, because one wrong exchange name closes the channel under everybody.
+Events, quarantine and commands have a channel each, because one wrong exchange name closes the channel under everybody.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from service.domain.errors import BrokerUnavailableError, UnroutableError
 from service.domain.messages import Message, OutboxEvent
 from service.rabbit.connection import translated
 from service.rabbit.outlet import Outlet
-from service.rabbit.topology import DEAD, EVENTS
+from service.rabbit.topology import COMMANDS, DEAD, EVENTS
 from service.supervisor import run_together
 from service.wire.envelope import CLOUDEVENTS_JSON
 
 log = structlog.get_logger(__name__)
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
-EVENTS_CHANNEL, QUARANTINE_CHANNEL = 0, 1
+EVENTS_CHANNEL, QUARANTINE_CHANNEL, COMMANDS_CHANNEL = 0, 1, 2
 REPLY_TRIES = 2
 PERSISTENT = 2
 Properties = aiormq.spec.Basic.Properties
@@ -32,7 +32,7 @@ class RabbitBus:
 
     def __init__(self, url: str, *, confirm_timeout_s: float = 10.0) -> None:
         self._confirm_timeout_s = confirm_timeout_s
-        self._own = Outlet(url, "publisher", channels=2, declares=True)
+        self._own = Outlet(url, "publisher", channels=3, declares=True)
         self._callers = Outlet(url, "replies", channels=1, declares=False)
 
     @property
@@ -96,6 +96,15 @@ class RabbitBus:
         direct = reply_to.startswith(DIRECT_REPLY_TO)  # the broker answers `mandatory` wrongly there
         channel = self._callers.channel(0)
         await self._publish(channel, "", reply_to, event.body, _properties(event), mandatory=not direct)
+
+    async def publish_command(self, routing_key: str, body: bytes) -> None:
+        """A message to our own queues, confirmed. BrokerUnavailableError when it was not, or reached no queue."""
+        properties = Properties(delivery_mode=PERSISTENT, content_type="application/json", app_id="drover")
+        try:
+            channel = self._own.channel(COMMANDS_CHANNEL)
+            await self._publish(channel, COMMANDS, routing_key, body, properties, mandatory=True)
+        except aiormq.exceptions.DeliveryError as error:
+            raise BrokerUnavailableError(f"No queue took the {routing_key}: {error}") from error
 
     async def quarantine(self, message: Message, reason: str) -> None:
         """To the dead exchange, body and ids as they came, with the reason and the source as headers."""

@@ -1,11 +1,10 @@
-"""Cancels and deadlines: in every state, from the message on the bus to the DELETE at the hub and the one terminal event."""
+"""Cancels and deadlines: from the message on the bus to the DELETE at the hub and the one terminal event."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -44,7 +43,7 @@ def soon(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-def in_state(request_id: str, state: str) -> Any:
+def in_state(request_id: str, state: str) -> Callable[[Team], bool]:
     return lambda heard: any(name_of(event) == state for event in heard.of(request_id))
 
 
@@ -164,7 +163,7 @@ async def test_a_request_that_waits_for_the_hub_expires_without_it(
 async def test_a_hub_that_never_ends_what_it_was_asked_to_leaves_the_output_lost(
     amqp_url: str, database_url: str, team: Team, slow: Sandbox
 ) -> None:
-    slow.faults.deletes_ignored = True
+    slow.faults.deletes_ignored = 1.0
     patience = Patience(stop=timedelta(seconds=2))
     async with running(environment(amqp_url, database_url, slow.url), patience=patience):
         await team.send({"request_id": "r", "input": {"prompt": "x"}})
@@ -183,7 +182,7 @@ async def test_a_generation_that_the_hub_has_forgotten_is_lost_after_a_while(
         await team.send({"request_id": "r", "input": {"prompt": "x"}})
         submitted = in_state("r", "submitted")
         await team.wait_for(submitted)
-        slow.forget([generation["generation_id"] for generation in slow.ledger()["generations"]])
+        slow.forget(*[generation["generation_id"] for generation in slow.ledger()["generations"]])
         end = await team.end_of("r")
     assert (name_of(end), end["data"]["error"]["code"]) == ("failed", "upstream_lost")
     assert slow.ledger()["calls"]["post"] == 1
@@ -195,6 +194,6 @@ async def test_a_generation_cancelled_by_somebody_else_ends_the_request(
     async with running(environment(amqp_url, database_url, slow.url, DROVER_RECONCILE_INTERVAL_S="1")):
         await team.send({"request_id": "r", "input": {"prompt": "x"}})
         await team.wait_for(in_state("r", "submitted"))
-        slow.cancel([generation["generation_id"] for generation in slow.ledger()["generations"]])
+        slow.cancel(*[generation["generation_id"] for generation in slow.ledger()["generations"]])
         end = await team.end_of("r")
     assert (name_of(end), end["data"]["error"]["code"]) == ("cancelled", "cancelled")

@@ -1,4 +1,4 @@
-"""How a request is stopped, in every state; generations that are lost; facts that come late or about another attempt."""
+"""How a request is stopped, in every state; generations that are lost; facts about another attempt."""
 
 from __future__ import annotations
 
