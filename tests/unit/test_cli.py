@@ -176,6 +176,11 @@ def test_help_is_no_error(arguments: list[str], capsys: pytest.CaptureFixture[st
     assert printed.err == ""
 
 
+def test_the_sandboxs_help_says_where_its_faults_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["sandbox", "--help"])
+    assert "GET /sandbox/faults/schema" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("command", ["serve", "migrate", "topology", "submit", "sandbox", "config"])
 def test_help_names_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(["--help"])
