@@ -7,7 +7,7 @@ enqueued before the attempt (clock skew allowed), or already an output of ours, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -80,6 +80,19 @@ def matches(doubt: Doubt, sighting: Sighting) -> bool:
     return not (shown.keys() - doubt.parameters.keys() - HUB_FIELDS)
 
 
+def concerning(doubts: Iterable[Doubt]) -> Callable[[Sighting], bool]:
+    """Whether a generation is what one of these requests asked for: all that a look has to keep of a list."""
+    by_content: dict[tuple[str, str, str], list[Doubt]] = {}
+    for doubt in doubts:
+        by_content.setdefault(_rough_with_seed(doubt.request.model, doubt.parameters), []).append(doubt)
+
+    def concerns(sighting: Sighting) -> bool:
+        alike = by_content.get(_rough_with_seed(sighting.model, sighting.parameters), ())
+        return any(matches(doubt, sighting) for doubt in alike)
+
+    return concerns
+
+
 def assign(
     doubts: Sequence[Doubt], sightings: Iterable[Sighting], owned: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
@@ -107,6 +120,15 @@ def _by_age(sighting: Sighting) -> tuple[bool, float, str]:
     return enqueued is None, enqueued.timestamp() if enqueued else 0.0, sighting.generation_id
 
 
+def _rough_with_seed(model: str, parameters: Mapping[str, object]) -> tuple[str, str, str]:
+    """Closer: many that are marked share a prompt, never a seed. 7.0 is 7 as everywhere in JSON."""
+    seed = parameters.get("seed")
+    if isinstance(seed, float) and seed.is_integer():
+        seed = int(seed)
+    return *_rough(model, parameters), str(seed) if isinstance(seed, int | str) else ""
+
+
 def _rough(model: str, parameters: Mapping[str, object]) -> tuple[str, str]:
     """What two alike generations surely share: a key, so that not everything is compared with everything."""
-    return model, str(parameters.get("prompt"))
+    prompt = parameters.get("prompt")
+    return model, prompt if isinstance(prompt, str) else ""

@@ -19,7 +19,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class Sightings:
-    """Generations as a list shows them, with their parameters; not `complete` when it left some out."""
+    """Those generations of a list that were asked for, with their parameters; not `complete` when it left some out."""
 
     sightings: tuple[Sighting, ...]
     complete: bool
@@ -27,7 +27,8 @@ class Sightings:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list of active generations; not `complete` when it says itself that it left some out."""
+    """Which of the generations asked about a list of active ones does not show, in the order in which they were named;
+    not `complete` when it says itself that it left some out."""
 
-    generation_ids: frozenset[str]
+    missing: tuple[str, ...]
     complete: bool

@@ -24,7 +24,7 @@ from service.domain.facts import (
 )
 from service.domain.matching import Sighting
 from service.domain.states import Fault, OutputStatus
-from service.domain.upstream import Listing, ModelDescription, Sightings
+from service.domain.upstream import ModelDescription
 
 REFUSALS = (400, 404, 415, 422)
 HELD = (401, 402, 403)
@@ -88,7 +88,8 @@ def _generation_ids(document: object) -> tuple[str, ...]:
 
 
 def _usable_id(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS and "\x00" not in value
+    # Printable: neither a NUL nor half a surrogate pair, which cannot be stored.
+    return isinstance(value, str) and 0 < len(value) <= MAX_ID_CHARS and value.isprintable()
 
 
 def _refused(error: tuple[str | None, str]) -> HubRefused:
@@ -172,41 +173,14 @@ def _error_text(document: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read_listing(body: bytes) -> Listing | None:
-    """A list of generations; None when it is not one."""
-    document = read_json(body)
-    listed = document.get("generations") if isinstance(document, Mapping) else None
-    if not isinstance(document, Mapping) or not isinstance(listed, list):
-        return None
-    ids = frozenset(
-        item["generation_id"]
-        for item in listed
-        if isinstance(item, Mapping) and isinstance(item.get("generation_id"), str)
-    )
-    count = document.get("count")
-    complete = not isinstance(count, int) or count <= len(listed)
-    return Listing(ids, complete and read_error(document) is None)
-
-
-def read_sightings(body: bytes) -> Sightings | None:
-    """A list of generations with what each was asked for; None when it is not a list."""
-    document = read_json(body)
-    listed = document.get("generations") if isinstance(document, Mapping) else None
-    if not isinstance(document, Mapping) or not isinstance(listed, list):
-        return None
-    shown = tuple(sighting for item in listed if (sighting := _read_sighting(item)) is not None)
-    count = document.get("count")
-    complete = len(shown) == len(listed) and (not isinstance(count, int) or count <= len(listed))
-    return Sightings(shown, complete and read_error(document) is None)
-
-
-def _read_sighting(item: object) -> Sighting | None:
+def read_sighting(item: object) -> Sighting | None:
+    """A generation of a list with what it was asked for; None when it does not say which, or of what model."""
     if not isinstance(item, Mapping) or not _usable_id(item.get("generation_id")):
         return None
     model = item.get("model_name") or item.get("model")
     if not isinstance(model, str):
         return None
-    return Sighting(item["generation_id"], model, dict(item), _moment(item.get("enqueued_at")))
+    return Sighting(item["generation_id"], model, item, _moment(item.get("enqueued_at")))
 
 
 def _moment(value: object) -> datetime | None:

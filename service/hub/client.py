@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import structlog
+from aiohttp import ClientResponse
 
 from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError
 from service.domain.facts import NotSent, OutcomeUnknown, OutputReported, SubmitOutcome
+from service.domain.matching import Sighting
 from service.domain.states import OutputStatus, Request
 from service.domain.upstream import Listing, ModelDescription, Sightings
 from service.hub.answers import (
@@ -20,20 +25,22 @@ from service.hub.answers import (
     read_error,
     read_generation,
     read_json,
-    read_listing,
     read_model,
-    read_sightings,
     read_submit,
 )
+from service.hub.lists import ListError, ListingReader, ListReader, SightingsReader
 from service.wire.json import dumps
 
 log = structlog.get_logger(__name__)
 CONNECT_TIMEOUT_S = 5.0
 IDLE_REUSE_S = 4.0  # a connection that idled longer may be one that the hub is about to close
 READ_TIMEOUT_S = 30.0
+LIST_TIMEOUT_S = 120.0  # a long one takes its time, as long as it flows
+LIST_PIECE_BYTES = 32 * 1024  # well under a millisecond to read
 READ_CONNECTIONS = 32
 MAX_ANSWER_BYTES = 1024 * 1024
-MAX_LIST_BYTES = 512 * 1024 * 1024
+
+Answer = TypeVar("Answer")
 
 
 class HubClient:
@@ -94,28 +101,24 @@ class HubClient:
             cut = f"the POST was cut off after {self._submit_timeout_s} s" if isinstance(error, TimeoutError) else None
             return OutcomeUnknown(cut or f"the POST failed underway: {_told(error)}")
 
-    async def active(self, namespace: str | None) -> Listing:
-        """One list of the active generations of a namespace (None: the key's own)."""
-        status, body = await self._get("/api/ai/queue", {} if namespace is None else {"namespace": namespace})
-        listing = read_listing(body) if status == 200 else None
-        if listing is None:
-            raise HubUnavailableError(f"The hub's list of generations was not readable (status {status}).")
-        return listing
+    async def active(self, namespace: str | None, generation_ids: Iterable[str]) -> Listing:
+        """One list of the active generations of a namespace (None: the key's own): which of these it does not show."""
+        return await self._read_list({"namespace": namespace}, ListingReader(generation_ids))
 
     async def sightings(
-        self, namespace: str | None, model: str | None = None, status: OutputStatus | None = None
+        self,
+        namespace: str | None,
+        wanted: Callable[[Sighting], bool],
+        model: str | None = None,
+        status: OutputStatus | None = None,
     ) -> Sightings:
-        """A list with parameters: of the active generations, or of one model's that ended as `status`."""
+        """What is `wanted` of a list: of the active generations, or of one model's that ended as `status`."""
         query = {"namespace": namespace, "model": model, "status": None if status is None else status.value}
-        answered, body = await self._get("/api/ai/queue", {k: v for k, v in query.items() if v is not None})
-        shown = read_sightings(body) if answered == 200 else None
-        if shown is None:
-            raise HubUnavailableError(f"The hub's list of generations was not readable (status {answered}).")
-        return shown
+        return await self._read_list(query, SightingsReader(wanted))
 
     async def generation(self, generation_id: str) -> OutputReported | None:
         """One generation; None when the hub says that it does not know it."""
-        status, body = await self._get(f"/api/ai/queue/{quote(generation_id, safe='')}", {}, MAX_ANSWER_BYTES)
+        status, body = await self._get(f"/api/ai/queue/{quote(generation_id, safe='')}")
         document = read_json(body)
         if status == 404 and read_error(document) is not None:
             return None
@@ -127,14 +130,15 @@ class HubClient:
     async def cancel(self, generation_id: str) -> None:
         """DELETE of one generation; without effect on one that has ended or is not known. Safe to repeat."""
         path = f"/api/ai/queue/{quote(generation_id, safe='')}"
-        status, body = await self._call("DELETE", path, {}, MAX_ANSWER_BYTES)
+        async with self._asked(path, {}, total_s=READ_TIMEOUT_S, method="DELETE") as response:
+            status, body = response.status, await _read(response, MAX_ANSWER_BYTES)
         known = 200 <= status < 300 or read_error(read_json(body)) is not None
         if not known or status == 429 or status >= 500:
             raise HubUnavailableError(f"The hub did not take a cancel (status {status}).")
 
     async def model(self, model: str) -> ModelDescription | None:
         """One model with its parameter schema; None when the hub says that there is none."""
-        status, body = await self._get(f"/api/ai/models/{quote(model, safe='')}", {}, MAX_ANSWER_BYTES)
+        status, body = await self._get(f"/api/ai/models/{quote(model, safe='')}")
         document = read_json(body)
         if status == 404 and read_error(document) is not None:
             return None
@@ -143,24 +147,42 @@ class HubClient:
             raise HubUnavailableError(f"The hub's answer about a model was not readable (status {status}).")
         return described
 
-    async def _get(self, path: str, query: Mapping[str, str], limit: int = MAX_LIST_BYTES) -> tuple[int, bytes]:
-        return await self._call("GET", path, query, limit)
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        """Status and body."""
+        async with self._asked(path, {}, total_s=READ_TIMEOUT_S) as response:
+            return response.status, await _read(response, MAX_ANSWER_BYTES)
 
-    async def _call(self, method: str, path: str, query: Mapping[str, str], limit: int) -> tuple[int, bytes]:
-        """Status and body. aiohttp repeats a GET or DELETE whose kept-alive connection was closed under it; that is
-        harmless."""
+    async def _read_list(self, query: Mapping[str, str | None], reader: ListReader[Answer]) -> Answer:
+        given = {name: value for name, value in query.items() if value is not None}
+        try:
+            async with self._asked("/api/ai/queue", given, total_s=LIST_TIMEOUT_S) as response:
+                if response.status != 200:
+                    raise HubUnavailableError(f"The hub did not list generations (status {response.status}).")
+                async for piece in response.content.iter_chunked(LIST_PIECE_BYTES):
+                    reader.feed(piece)
+                    await asyncio.sleep(0)  # a piece that is here already would not let the others work
+            return reader.close()
+        except ListError as error:
+            raise HubUnavailableError(f"The hub's list of generations was not readable: {error}.") from None
+
+    @asynccontextmanager
+    async def _asked(
+        self, path: str, query: Mapping[str, str], *, total_s: float, method: str = "GET"
+    ) -> AsyncIterator[ClientResponse]:
+        """A GET or a DELETE. aiohttp repeats one whose kept-alive connection was closed under it; that is harmless."""
+        timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
         try:
             async with self._opened(self._session).request(
-                method, self._base_url + path, params=query, allow_redirects=False
+                method, self._base_url + path, params=query, allow_redirects=False, timeout=timeout
             ) as response:
                 if response.status in HELD:
                     raise HubRefusedKeyError(f"The hub answers {response.status}; check OXEN_API_KEY.")
-                return response.status, await _read(response, limit)
+                yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise HubUnavailableError(f"The hub could not be asked ({path}): {_told(error)}") from error
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+async def _read(response: ClientResponse, limit: int) -> bytes:
     """The body, cut off behind `limit` bytes: what is longer than any real answer is then no JSON either."""
     chunks, size = [], 0
     async for chunk in response.content.iter_any():

@@ -13,7 +13,7 @@ generation of the same content behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -22,7 +22,7 @@ import structlog
 from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
 from service.domain.facts import Fact, FoundUpstream, NotFoundUpstream, Undecidable
-from service.domain.matching import Doubt, Sighting, assign
+from service.domain.matching import Doubt, Sighting, assign, concerning
 from service.domain.patience import Patience
 from service.domain.retry import Backoff
 from service.domain.states import OutputStatus
@@ -39,8 +39,9 @@ ENDED = (OutputStatus.SUCCEEDED, OutputStatus.FAILED, OutputStatus.CANCELLED)
 
 @dataclass(slots=True)
 class Look:
-    """What the lists of one namespace showed, and whether they left something out."""
+    """What the lists of one namespace showed of what is wanted, and whether they left something out."""
 
+    wanted: Callable[[Sighting], bool]
     sightings: list[Sighting] = field(default_factory=list)
     complete: bool = True
 
@@ -107,7 +108,7 @@ class Doubts:
         return now - doubt.doubted_at > self._grace + self._patience.doubt
 
     async def _resolve_namespace(self, namespace: str | None, doubts: Sequence[Doubt], now: datetime) -> list[Case]:
-        look = Look()
+        look = Look(concerning(doubts))
         await self._list(look, namespace)
         found = await self._assign(doubts, look)
         if any(len(found.get(doubt.request.request_id, ())) < doubt.request.num_generations for doubt in doubts):
@@ -125,7 +126,7 @@ class Doubts:
     async def _list(
         self, look: Look, namespace: str | None, model: str | None = None, status: OutputStatus | None = None
     ) -> None:
-        shown = await self._hub.sightings(namespace, model, status)
+        shown = await self._hub.sightings(namespace, look.wanted, model, status)
         look.sightings += shown.sightings
         look.complete = look.complete and shown.complete
 

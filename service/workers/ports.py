@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from service.domain.decisions import Decision
 from service.domain.facts import OutputReported, SubmitOutcome
-from service.domain.matching import Doubt
+from service.domain.matching import Doubt, Sighting
 from service.domain.messages import Cancel, Message, NewRequest, OutboxEvent, OutboxRow, Pending, Repeat
 from service.domain.states import Claimed, InFlight, OutputStatus, Request
 from service.domain.upstream import Listing, ModelDescription, Sightings
@@ -103,14 +103,19 @@ class Hub(Protocol):
         """One POST; never repeated, never raises: what is not known comes back as such."""
         ...
 
-    async def active(self, namespace: str | None) -> Listing:
-        """One list of what is queued or processing."""
+    async def active(self, namespace: str | None, generation_ids: Iterable[str]) -> Listing:
+        """One list of what is queued or processing: which of these it does not show."""
         ...
 
     async def sightings(
-        self, namespace: str | None, model: str | None = None, status: OutputStatus | None = None
+        self,
+        namespace: str | None,
+        wanted: Callable[[Sighting], bool],
+        model: str | None = None,
+        status: OutputStatus | None = None,
     ) -> Sightings:
-        """A list with parameters: of the active generations, or of one model's that ended as `status`."""
+        """What is `wanted` of a list with parameters: of the active generations, or of one model's that ended as
+        `status`."""
         ...
 
     async def generation(self, generation_id: str) -> OutputReported | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -122,15 +122,15 @@ class Reconciler:
     async def _sweep_namespace(self, namespace: str | None, items: Sequence[InFlight]) -> tuple[int, bool]:
         """One list, and the fetches that follow from it; answers how many were missing from the list, and whether all
         that had to be asked for was."""
-        listing = await self._hub.active(namespace)
-        back = [item.generation_id for item in items if item.missing and item.generation_id in listing.generation_ids]
+        listing = await self._hub.active(namespace, [item.generation_id for item in items])
+        absent = set(listing.missing)
+        back = [item.generation_id for item in items if item.missing and item.generation_id not in absent]
         await self._settler.settle_outputs([OutputReported(key, OutputStatus.PROCESSING) for key in back])
-        missing = [item.generation_id for item in items if item.generation_id not in listing.generation_ids]
-        return len(missing), await self._fetch(namespace, self._in_turn(missing), partial=not listing.complete)
+        return len(absent), await self._fetch(namespace, self._in_turn(absent), partial=not listing.complete)
 
-    def _in_turn(self, missing: list[str]) -> list[str]:
+    def _in_turn(self, absent: Iterable[str]) -> list[str]:
         """Begins behind what the last sweep of a partial list came to, so that each has its turn."""
-        missing.sort()
+        missing = sorted(absent)
         start = bisect_right(missing, self._reached)
         return missing[start:] + missing[:start]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from asyncio import StreamReader, StreamWriter
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -14,9 +15,12 @@ import pytest
 from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError
 from service.domain.facts import HubAccepted, HubRefused, NotSent, OutcomeUnknown, SubmitOutcome
+from service.domain.matching import Sighting
 from service.domain.states import OutputStatus
-from service.hub.client import HubClient
+from service.domain.upstream import Listing
+from service.hub.client import LIST_PIECE_BYTES, HubClient
 from service.sandbox import Sandbox
+from service.wire.json import dumps
 from tests.integration.builders import new_request
 from tests.support.raw import RawServer, http, raw_server, silent
 from tests.support.replica import KEY
@@ -162,7 +166,7 @@ async def test_a_key_that_the_hub_does_not_take_is_not_the_requests_fault(hub: S
         outcome = await wrong.submit(new_request().request, {"prompt": "x"})
         assert isinstance(outcome, NotSent)
         assert "OXEN_API_KEY" in outcome.reason
-        for ask in (wrong.active(None), wrong.generation("g"), wrong.model("m")):
+        for ask in (wrong.active(None, ()), wrong.generation("g"), wrong.model("m")):
             with pytest.raises(HubRefusedKeyError, match="OXEN_API_KEY"):
                 await ask
 
@@ -174,9 +178,7 @@ async def test_lists_and_single_generations_are_read_from_the_hub(hub: Sandbox) 
     outcome = await post(hub.url)
     assert isinstance(outcome, HubAccepted)
     async with client(hub.url) as asking:
-        listing = await asking.active(None)
-        assert listing.generation_ids == frozenset(outcome.generation_ids)
-        assert listing.complete
+        assert await asking.active(None, ["unknown", *outcome.generation_ids]) == Listing(("unknown",), complete=True)
         report = await asking.generation(outcome.generation_ids[0])
         assert report is not None
         assert report.status in {OutputStatus.QUEUED, OutputStatus.PROCESSING}
@@ -209,19 +211,63 @@ async def test_an_answer_that_is_not_the_hubs_own_proves_nothing(
 ) -> None:
     monkeypatch.setattr("service.hub.client.READ_TIMEOUT_S", 0.3)
     async with raw_server(answer) as server:  # type: ignore[arg-type]  # each is an Answer
-        for ask in ("active", "generation", "model"):
+        for question in (("active", "x", ["g"]), ("sightings", "x", bool), ("generation", "x"), ("model", "x")):
             async with client(server.url) as asking:
                 with pytest.raises(HubUnavailableError):
-                    await getattr(asking, ask)("x")
+                    await getattr(asking, question[0])(*question[1:])
 
 
 async def test_a_list_that_says_it_left_some_out_is_not_complete() -> None:
     body = b'{"count":5,"generations":[{"generation_id":"g-1","status":"queued"}]}'
     async with raw_server(http("200 OK", body)) as server, client(server.url) as asking:
-        listing = await asking.active("team")
-    assert listing.generation_ids == {"g-1"}
-    assert not listing.complete
+        assert await asking.active("team", ["g-1", "g-2"]) == Listing(("g-2",), complete=False)
     assert server.requests[0].startswith(b"GET /api/ai/queue?namespace=team ")
+
+
+async def test_what_a_list_shows_besides_is_not_kept() -> None:
+    shown = [{"generation_id": f"g-{n}", "model_name": "m", "prompt": "x" * n} for n in range(100)]
+    body = dumps({"count": 100, "generations": shown})
+    async with raw_server(http("200 OK", body)) as server, client(server.url) as asking:
+        found = await asking.sightings(None, lambda seen: seen.parameters["prompt"] == "xx", "m", OutputStatus.FAILED)
+    assert [sighting.generation_id for sighting in found.sightings] == ["g-2"]
+    assert found.complete
+    assert server.requests[0].startswith(b"GET /api/ai/queue?model=m&status=failed ")
+
+
+@pytest.mark.parametrize("ending", [b"", b"]", b"]}]"], ids=["torn in the list", "torn behind it", "too much"])
+async def test_a_list_that_is_not_whole_proves_nothing(ending: bytes) -> None:
+    async def tell(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.0 200 OK\r\n\r\n{"generations":[{"generation_id":"g-1"}' + ending)
+
+    async with raw_server(tell) as server, client(server.url) as asking:
+        with pytest.raises(HubUnavailableError, match="not readable"):
+            await asking.active(None, ["g-1", "g-2"])
+
+
+async def test_reading_a_long_list_lets_the_others_work() -> None:
+    size, turn = 1000, 0
+    shown = [{"generation_id": f"g-{n}", "model_name": "m", "prompt": "x" * size} for n in range(4000)]
+    read_in_turn: Counter[int] = Counter()
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def note(_: Sighting) -> bool:
+        read_in_turn[turn] += 1
+        return False
+
+    async with raw_server(http("200 OK", dumps({"generations": shown}))) as server, client(server.url) as asking:
+        working = asyncio.create_task(others())
+        try:
+            await asking.sightings(None, note)
+        finally:
+            working.cancel()
+    assert sum(read_in_turn.values()) == len(shown)
+    assert max(read_in_turn.values()) <= 1 + LIST_PIECE_BYTES // size
 
 
 async def test_closing_the_client_leaves_no_connection() -> None:

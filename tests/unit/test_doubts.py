@@ -6,11 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.domain.errors import ErrorCode
 from service.domain.facts import FoundUpstream, NotFoundUpstream, OutcomeUnknown, Undecidable
 from service.domain.lifecycle import data_status, decide
-from service.domain.matching import CLOCK_SKEW, Doubt, Sighting, assign, matches, same_value
+from service.domain.matching import CLOCK_SKEW, Doubt, Sighting, assign, concerning, matches, same_value
 from service.domain.states import EventName, OutputStatus, RequestState
 from tests.unit.builders import NOW, a_request, names, succeeded
 
@@ -91,6 +93,33 @@ def test_outputs_of_ours_are_nobodys_candidates() -> None:
 def test_no_request_gets_more_generations_than_it_asked_for() -> None:
     sightings = [a_sighting(f"g{index}", index) for index in range(5)]
     assert assign([a_doubt(outputs=3)], sightings, ()) == {"r-1": ("g0", "g1", "g2")}
+
+
+few = st.sampled_from
+doubted = st.builds(
+    lambda name, prompt, seed, *, marked: a_doubt(name, marked=marked, prompt=prompt, seed=seed),
+    few("abc"),
+    few(["x", "y", ["x"], None]),
+    few([7, 7.0, 2**60, True, None, "7"]),
+    marked=st.booleans(),
+)
+sighted = st.builds(
+    lambda name, prompt, seed, after_s, **shown: a_sighting(name, after_s, prompt=prompt, seed=seed, **shown),
+    few("abcdefgh"),
+    few(["x", "y", ["x"], None]),
+    few([7, 7.0, float(2**60), True, None, "7", float("inf")]),
+    few([None, -100.0, 0.0]),
+)
+
+
+@given(
+    st.lists(doubted, max_size=4, unique_by=lambda doubt: doubt.request.request_id),
+    st.lists(sighted, max_size=8, unique_by=lambda sighting: sighting.generation_id),
+)
+def test_what_concerns_no_doubt_can_be_left_out_of_a_look(doubts: list[Doubt], sightings: list[Sighting]) -> None:
+    kept = list(filter(concerning(doubts), sightings))
+    assert assign(doubts, kept, ()) == assign(doubts, sightings, ())
+    assert all(any(matches(doubt, sighting) for doubt in doubts) for sighting in kept)
 
 
 def test_what_is_found_is_adopted() -> None:

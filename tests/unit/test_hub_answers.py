@@ -1,4 +1,4 @@
-"""Generations, lists, models and errors of the hub, read tolerantly: every known variant, and no exception ever."""
+"""Generations, models and errors of the hub, read tolerantly: every known variant, and no exception ever."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from service.domain.facts import OutputReported
 from service.domain.states import OutputStatus
-from service.domain.upstream import Listing, ModelDescription
-from service.hub.answers import read_error, read_generation, read_json, read_listing, read_model
+from service.domain.upstream import ModelDescription
+from service.hub.answers import read_error, read_generation, read_json, read_model
 
 DONE: dict[str, Any] = {"generation_id": "g-1", "status": "succeeded", "media_type": "video"}
 URL = "https://files.test/g-1.mp4"
@@ -163,36 +163,6 @@ def test_a_status_nested_as_deep_as_the_parser_goes_is_no_status() -> None:
     assert read_generation(document) is None
 
 
-# -- lists ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("document", "listing"),
-    [
-        ({"count": 0, "generations": []}, Listing(frozenset(), complete=True)),
-        ({"generations": []}, Listing(frozenset(), complete=True)),
-        ({"count": 1, "generations": [{"generation_id": "a"}]}, Listing(frozenset("a"), complete=True)),
-        ({"count": 2, "generations": [{"generation_id": "a"}]}, Listing(frozenset("a"), complete=False)),
-        ({"count": 0, "generations": [{"generation_id": "a"}]}, Listing(frozenset("a"), complete=True)),
-        ({"count": "2", "generations": [{"generation_id": "a"}]}, Listing(frozenset("a"), complete=True)),
-        (
-            {"count": 3, "generations": [{"generation_id": "a"}, {"id": 1}, None]},
-            Listing(frozenset("a"), complete=True),
-        ),
-        ({"generations": [], "error": {"message": "busy"}}, Listing(frozenset(), complete=False)),
-    ],
-)
-def test_a_list_is_complete_unless_it_says_that_it_left_some_out(document: object, listing: Listing) -> None:
-    assert read_listing(json.dumps(document).encode()) == listing
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[]", b"{}", b'{"generations":null}', b'{"generations":{}}', b"null"]
-)
-def test_what_has_no_list_is_no_list_and_proves_nothing(body: bytes) -> None:
-    assert read_listing(body) is None
-
-
 # -- models -----------------------------------------------------------------------------------------------------------
 
 SCHEMA = {"type": "object"}
@@ -260,5 +230,4 @@ def test_no_document_makes_a_reader_raise(document: object) -> None:
 
 @given(st.binary(max_size=80) | anything.map(lambda value: json.dumps(value).encode()))
 def test_no_bytes_make_a_reader_raise(body: bytes) -> None:
-    read_listing(body)
     read_generation(read_json(body))
