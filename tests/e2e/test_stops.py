@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -81,12 +82,14 @@ async def test_what_was_finished_before_the_cancel_comes_with_its_url(
 
 
 async def test_a_cancel_that_comes_before_its_request_is_applied_on_arrival(
-    waiting: App, team: Team, slow: Sandbox
+    waiting: App, team: Team, slow: Sandbox, database_url: str
 ) -> None:
     await team.cancel({"request_id": "early"})
+    connection = await asyncpg.connect(database_url)
     async with asyncio.timeout(10):
-        while await team.ready_messages("generation.cancels"):
-            await asyncio.sleep(0.02)  # the queue has no signal for being empty
+        while not await connection.fetchval("select exists (select from early_cancels)"):
+            await asyncio.sleep(0.02)  # a kept cancel has no event
+    await connection.close()
     await team.send({"request_id": "early", "input": {"prompt": "x"}})
     assert name_of(await team.end_of("early")) == "cancelled"
     assert [name_of(event) for event in team.of("early")] == ["accepted", "cancelled"]
