@@ -10,6 +10,8 @@ import structlog
 from cyclopts import App as Cli
 from cyclopts import CycloptsError
 
+from service.cli.cancel import cancel
+from service.cli.dead import dead
 from service.cli.operate import config, migrate, serve, topology
 from service.cli.sandbox import sandbox
 from service.cli.submit import submit
@@ -24,7 +26,7 @@ cli = Cli(
     exit_on_error=False,
     result_action="return_value",
 )
-for command in (serve, migrate, topology, submit, sandbox, config):
+for command in (serve, migrate, topology, submit, cancel, dead, sandbox, config):
     cli.command(command)
 
 

@@ -16,7 +16,11 @@ ANONYMOUS_SOURCE = "anonymous"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A delivery from the bus. Properties that are not text are None and named in `unreadable`."""
+    """A delivery from the bus. Properties that are not text are None and named in `unreadable`.
+
+    `queue` is where it was taken from, `exchange` and `routing_key` where it was published; `properties` has every one
+    of them by name, as the bus encodes it. Only the quarantine needs these, to give back the message as it came.
+    """
 
     body: bytes
     content_type: str | None = None
@@ -27,6 +31,10 @@ class Message:
     traceparent: str | None = None
     tracestate: str | None = None
     unreadable: tuple[str, ...] = ()
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    properties: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

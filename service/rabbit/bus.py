@@ -5,15 +5,21 @@ Events, quarantine and commands have a channel each, because one wrong exchange 
 
 from __future__ import annotations
 
+import asyncio
+import secrets
+
 import aiormq
 import structlog
 from aiormq.channel import Channel
 
+from service.clock import utc_now
 from service.domain.errors import BrokerUnavailableError, UnroutableError
 from service.domain.messages import Message, OutboxEvent
 from service.rabbit.connection import translated
+from service.rabbit.dead_letters import put_away
 from service.rabbit.outlet import Outlet
 from service.rabbit.topology import COMMANDS, DEAD, EVENTS
+from service.rabbit.verbatim import Returns, largest_properties
 from service.supervisor import run_together
 from service.wire.envelope import CLOUDEVENTS_JSON
 
@@ -34,6 +40,7 @@ class RabbitBus:
         self._confirm_timeout_s = confirm_timeout_s
         self._own = Outlet(url, "publisher", channels=3, declares=True)
         self._callers = Outlet(url, "replies", channels=1, declares=False)
+        self._putting_away = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -107,24 +114,18 @@ class RabbitBus:
             raise BrokerUnavailableError(f"No queue took the {routing_key}: {error}") from error
 
     async def quarantine(self, message: Message, reason: str) -> None:
-        """To the dead exchange, body and ids as they came, with the reason and the source as headers."""
-        headers: dict[str, object] = {"x-drover-reason": reason, "x-drover-source": message.source}
-        trace = {"traceparent": message.traceparent, "tracestate": message.tracestate}
-        headers |= {key: value for key, value in trace.items() if value is not None}
-        properties = Properties(
-            delivery_mode=PERSISTENT,
-            content_type=message.content_type,
-            message_id=message.message_id,
-            correlation_id=message.correlation_id,
-            reply_to=message.reply_to,
-            headers=headers,  # type: ignore[arg-type]  # a field table of texts
-        )
-        try:
-            await self._publish(
-                self._own.channel(QUARANTINE_CHANNEL), DEAD, "", message.body, properties, mandatory=True
-            )
-        except aiormq.exceptions.DeliveryError as error:
-            raise BrokerUnavailableError(f"The queue {DEAD} did not take a message: {error}") from error
+        """To the dead exchange, as it came, with its reason and origin (see `dead_letters.py`)."""
+        async with self._putting_away:  # one at a time: what the broker returns does not say which publish it was
+            channel = self._own.channel(QUARANTINE_CHANNEL)
+            properties = put_away(message, reason, secrets.token_hex(6), utc_now(), largest_properties(channel))
+            returns = Returns.of(channel)
+            before = returns.count
+            try:
+                await self._publish(channel, DEAD, "", message.body, properties, mandatory=True)
+            except aiormq.exceptions.DeliveryError as error:
+                raise BrokerUnavailableError(f"The queue {DEAD} did not take a message: {error}") from error
+            if returns.count != before:
+                raise BrokerUnavailableError(f"No queue is bound to the exchange {DEAD}; run `drover topology`.")
 
     async def _publish(
         self,

@@ -14,7 +14,7 @@ from service.domain.errors import BrokerUnavailableError, ConfigurationError
 from service.domain.messages import ANONYMOUS_SOURCE, Message
 from service.domain.retry import Backoff
 from service.rabbit.connection import Link, translated
-from service.rabbit.properties import tolerate_odd_properties
+from service.rabbit.properties import encoded_of, tolerate_odd_properties
 from service.rabbit.topology import declare
 from service.wire.requests import TRACEPARENT, TRACESTATE, readable_trace
 
@@ -156,10 +156,10 @@ class Consumer:
         if tag is None or self._receive is None or self._stopping:
             return  # unacknowledged: it goes back when the connection is closed
         session.outstanding[tag] = None
-        self._receive(RabbitDelivery(read_message_of(delivered), tag, session))
+        self._receive(RabbitDelivery(read_message_of(delivered, self.queue), tag, session))
 
 
-def read_message_of(delivered: DeliveredMessage) -> Message:
+def read_message_of(delivered: DeliveredMessage, queue: str) -> Message:
     """A delivery as a domain value; properties that are not storable text are named instead of passed on."""
     properties = delivered.header.properties
     texts: dict[str, str | None] = {}
@@ -182,4 +182,8 @@ def read_message_of(delivered: DeliveredMessage) -> Message:
         traceparent=readable_trace(TRACEPARENT, headers.get("traceparent")),
         tracestate=readable_trace(TRACESTATE, headers.get("tracestate")),
         unreadable=tuple(unreadable),
+        queue=queue,
+        exchange=delivered.exchange or "",
+        routing_key=delivered.routing_key or "",
+        properties=tuple(encoded_of(properties).items()),
     )

@@ -14,10 +14,10 @@ from aiormq.channel import Channel
 
 from service.domain.errors import BrokerUnavailableError, UnroutableError
 from service.rabbit.connection import Link, translated
-from service.rabbit.topology import COMMANDS, EVENTS, REQUEST_KEY
+from service.rabbit.topology import CANCEL_KEY, COMMANDS, EVENTS, REQUEST_KEY
 
 CONFIRM_TIMEOUT_S = 10.0
-NO_TOPOLOGY = "Nothing takes requests on this broker; run `drover serve`, or `drover topology`, first."
+NO_TOPOLOGY = "Nothing takes requests or cancels on this broker; run `drover serve`, or `drover topology`, first."
 
 
 class Producer:
@@ -63,21 +63,30 @@ class Producer:
 
     async def send(self, request: Mapping[str, object]) -> None:
         """Publishes a request and waits for the confirm. UnroutableError when no service declared the queue."""
+        await self._send(request, REQUEST_KEY, message_id=str(request["request_id"]), reply_to=self._inbox or None)
+
+    async def cancel(self, request_id: str) -> None:
+        """Asks for the end of a request, whoever sent it, and waits for the confirm. UnroutableError as above."""
+        await self._send({"request_id": request_id}, CANCEL_KEY)
+
+    async def _send(
+        self, body: Mapping[str, object], key: str, *, message_id: str | None = None, reply_to: str | None = None
+    ) -> None:
         if self._sending is None:
             raise BrokerUnavailableError("RabbitMQ is not connected.")
         properties = aiormq.spec.Basic.Properties(
             delivery_mode=2,
             content_type="application/json",
-            message_id=str(request["request_id"]),
+            message_id=message_id,
             app_id="drover-cli",
-            reply_to=self._inbox or None,
+            reply_to=reply_to,
         )
         try:
-            with translated("sending the request"):
+            with translated(f"sending a {key}"):
                 await self._sending.basic_publish(
-                    orjson.dumps(request),
+                    orjson.dumps(body),
                     exchange=COMMANDS,
-                    routing_key=REQUEST_KEY,
+                    routing_key=key,
                     properties=properties,
                     mandatory=True,
                     timeout=CONFIRM_TIMEOUT_S,

@@ -1,0 +1,39 @@
+"""Ask for the end of a request, as a producer would."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import orjson
+
+from service.domain.errors import ConfigurationError
+from service.rabbit.producer import Producer
+from service.settings import load_settings
+from service.wire.envelope import REQUEST_ID
+
+
+def cancel(request_id: str, *, json: bool = False) -> int:
+    """Ask for the end of a request over the bus. Its terminal event tells what came of it.
+
+    Parameters
+    ----------
+    request_id
+        The id it was sent with.
+    json
+        Print the id as JSON.
+    """
+    settings = load_settings(hub=False)
+    if not REQUEST_ID.fullmatch(request_id):
+        raise ConfigurationError("REQUEST_ID must be 1 to 128 characters out of A-Z a-z 0-9 . _ : -")
+
+    async def send() -> None:
+        async with Producer(settings.amqp_url.get_secret_value()) as producer:
+            await producer.cancel(request_id)
+
+    asyncio.run(send())
+    if json:
+        sys.stdout.write(orjson.dumps({"request_id": request_id}).decode() + "\n")
+    else:
+        sys.stdout.write(f"request_id: {request_id}\n")
+    return 0
