@@ -1,0 +1,90 @@
+"""What is asked of the service: a seed and a number in, requests and their moments out. Pure.
+
+Every prompt says whose it is, so the hub's ledger can be held against what was asked for; only twins share one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+LTX = "ltx-2-3-quality-text-to-video"
+STILL = "flux-2-dev-text-to-image"
+SEEDLESS = "kling-2-1-standard-image-to-video"
+SOURCES = ("film", "shop", "news", "lab", "mail")
+RESEND_WITHIN_S = 10.0
+TWINS = 3  # requests of the same content, for a model without a seed
+
+# What is asked for, and how often. The rest are plain requests.
+SHARES = {
+    "several": 0.05,
+    "still": 0.03,
+    "seedless": 0.03,
+    "twin": 0.02,
+    "seeded": 0.02,
+    "fails": 0.02,
+    "invalid": 0.01,
+}
+RESENT = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request. `at_s` has a moment for each time that it is sent; `end` is the event that must end it."""
+
+    request_id: str
+    prompt: str
+    num_generations: int
+    end: str
+    source: str
+    at_s: tuple[float, ...]
+    body: bytes
+
+
+def traffic(seed: int, count: int, seconds: float) -> list[Asked]:
+    """`count` requests spread over `seconds`, in the order of their first sending."""
+    random = Random(f"{seed}/traffic")  # noqa: S311 - to be repeated, not to be secret
+    moments = sorted(random.uniform(0.0, seconds) for _ in range(count))
+    kinds = _kinds(random, count)
+    return [_asked(random, seed, number, at_s, next(kinds)) for number, at_s in enumerate(moments)]
+
+
+def _kinds(random: Random, count: int) -> Iterator[tuple[str, int]]:
+    """A kind for each request, with the number of its group: twins come one behind the other."""
+    group = 0
+    while True:
+        group += 1
+        kind = random.choices([*SHARES, "plain"], [*SHARES.values(), 1 - sum(SHARES.values())])[0]
+        for _ in range(TWINS if kind == "twin" else 1):
+            yield kind, group
+
+
+def _asked(random: Random, seed: int, number: int, at_s: float, kind: tuple[str, int]) -> Asked:
+    name, group = kind
+    request_id = f"chaos-{seed}-{number}"
+    prompt = f"chaos {seed}, {'twins' if name == 'twin' else 'clip'} {group}"
+    body: dict[str, Any] = {"request_id": request_id, "input": {"prompt": prompt}}
+    end, outputs = "succeeded", 1
+    match name:
+        case "several":
+            outputs = body["num_generations"] = random.randint(2, 4)
+        case "still":
+            body["model"] = STILL
+        case "seedless" | "twin":
+            body["model"] = SEEDLESS
+            body["input"]["image_url"] = "https://files.test/still.png"
+        case "seeded":
+            body["input"]["seed"] = random.randint(0, 1000)
+        case "fails":
+            prompt = body["input"]["prompt"] = f"{prompt} [fail]"
+            end = "failed"
+        case "invalid":
+            body["input"]["num_frames"] = "many"
+            end, outputs = "rejected", 0
+    if random.random() < 0.2:
+        body["priority"] = random.randint(0, 9)
+    moments = (at_s, at_s + random.uniform(0.0, RESEND_WITHIN_S)) if random.random() < RESENT else (at_s,)
+    return Asked(request_id, prompt, outputs, end, random.choice(SOURCES), moments, json.dumps(body).encode())
