@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 from pathlib import Path
 
+from service.telemetry import configure_logging
 from tests.chaos.campaign import Campaign, play
 from tests.chaos.checker import check
 from tests.chaos.report import report
@@ -73,6 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 async def run(options: argparse.Namespace) -> int:
     """Ends in good order on SIGTERM, too: nothing that was started is left behind."""
+    configure_logging("json", logging.CRITICAL)  # the clients' libraries are loud when a broker dies
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)

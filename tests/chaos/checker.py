@@ -51,6 +51,7 @@ def check(evidence: Evidence) -> Verdict:
         *_sequences(evidence),
         *_outputs(evidence, {one.generation_id for one in excused}),
         *_unresolved(evidence, {one.generation_id for one in excused}),
+        *_unheard(evidence),
         *stream_faults(evidence),
         *_processes(evidence),
     ]
@@ -155,10 +156,14 @@ def _unresolved(evidence: Evidence, excused: set[str]) -> Iterator[Finding]:
     for row_of_event in evidence.events:
         if not row_of_event.published:
             yield Finding("unresolved", row_of_event.request_id, f"its event {row_of_event.name} is not published")
-    owned = {output.generation_id for output in evidence.outputs}
+    owned = {output.generation_id for output in evidence.outputs} | excused
     for generation in evidence.bought:
-        if generation.status in ACTIVE and generation.generation_id not in owned | excused:
+        if generation.status in ACTIVE and generation.generation_id not in owned:
             yield Finding("unresolved", generation.generation_id, "in flight at the hub, and nobody's")
+
+
+def _unheard(evidence: Evidence) -> Iterator[Finding]:
+    """Everything that is stored was heard, and nothing lies in the quarantine."""
     last = {row.request_id: row.sequence for row in evidence.requests}
     heard: dict[str, int] = defaultdict(int)
     for event in evidence.heard:

@@ -28,13 +28,14 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """One generation in the hub's ledger."""
+    """One generation in the hub's ledger; `fate` is what became of the answer to its POST."""
 
     generation_id: str
     prompt: str
     status: str
     posted_at: float
     ended_at: float | None
+    fate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,5 +116,6 @@ class Evidence:
     log: Sequence[LogLine] = ()
     stderr: Sequence[str] = ()  # `replica: line`
     exit_codes: Mapping[str, int] = field(default_factory=dict)  # of the replicas that were asked to end
+    strikes: Mapping[str, int] = field(default_factory=dict)  # of the hub's own faults
     quarantined: int = 0  # messages in `generation.dead`
     ended_at: float = 0.0  # when the evidence was taken

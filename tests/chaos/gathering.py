@@ -58,6 +58,8 @@ async def unfinished(database_url: str) -> int:
 
 def ledger(hub: Sandbox) -> tuple[Bought, ...]:
     """Every generation that the hub ever took."""
+    told = hub.ledger()
+    fates = {key: post["fate"] for post in told["posts"] for key in post["generation_ids"]}
     return tuple(
         Bought(
             generation_id=entry["generation_id"],
@@ -65,8 +67,9 @@ def ledger(hub: Sandbox) -> tuple[Bought, ...]:
             status=entry["status"],
             posted_at=entry["posted_at"],
             ended_at=entry["ended_at"],
+            fate=fates.get(entry["generation_id"], ""),
         )
-        for entry in hub.ledger()["generations"]
+        for entry in told["generations"]
     )
 
 
@@ -79,4 +82,4 @@ async def ready_messages(servers: Servers, amqp_url: str, queue: str) -> int:
 
 def streams(hub: Sandbox) -> tuple[StreamSpan, ...]:
     """Every stream that the hub has served."""
-    return tuple(StreamSpan(span.opened_at, span.closed_at) for span in getattr(hub.hub.broadcast, "log", ()))
+    return tuple(StreamSpan(span.opened_at, span.closed_at) for span in hub.hub.broadcast.log)

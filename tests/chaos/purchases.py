@@ -110,7 +110,8 @@ def _tells_of(line: LogLine, generation_id: str) -> bool:
 
 
 def _told(generation: Bought) -> str:
-    return f"{generation.generation_id} posted at {_clock(generation.posted_at)}"
+    fate = f" ({generation.fate})" if generation.fate else ""
+    return f"{generation.generation_id} posted at {_clock(generation.posted_at)}{fate}"
 
 
 def _clock(at: float) -> str:

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from tests.chaos.evidence import TERMINAL, Evidence, Incident, LogLine
 from tests.chaos.schedule import FaultKind
 
+# Who else is away, or busy coming back, while somebody should take over.
+HINDERING = frozenset(
+    {FaultKind.KILL_LEADER, FaultKind.FREEZE_LEADER, FaultKind.RESTART_DATABASE, FaultKind.KILL_BROKER}
+)
+HAND_OVER_S = 10.0
+SETTLING_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
@@ -32,14 +39,15 @@ def recoveries(evidence: Evidence) -> list[Recovery]:
     committed = [line.at for line in evidence.log if line.event.startswith("request.")]
     streams = [span.opened_at for span in evidence.streams]
     all_of = _of_kind(evidence.incidents)
+    alone = _alone(evidence.incidents)
     found = [
-        _measure(
-            "leader killed -> stream opened by another",
-            ((one.began_at, _by_another(opened, one)) for one in all_of(FaultKind.KILL_LEADER)),
-        ),
-        _measure(
-            "leader frozen -> stream opened by another",
-            ((one.began_at, _by_another(opened, one)) for one in all_of(FaultKind.FREEZE_LEADER)),
+        *(
+            _measure(
+                f"leader {'killed' if kind is FaultKind.KILL_LEADER else 'frozen'} -> stream opened by another, {amid}",
+                ((one.began_at, _by_another(opened, one)) for one in all_of(kind) if alone(one) is wanted),
+            )
+            for kind in (FaultKind.KILL_LEADER, FaultKind.FREEZE_LEADER)
+            for wanted, amid in ((True, "alone"), (False, "amid other faults"))
         ),
         _measure(
             "replica killed -> another one consumes in its place",
@@ -79,6 +87,19 @@ def _measure(what: str, cases: Iterable[tuple[float, Sequence[float]]]) -> Recov
 
 def _of_kind(incidents: Sequence[Incident]) -> Callable[..., list[Incident]]:
     return lambda *kinds: [incident for incident in incidents if incident.kind in kinds]
+
+
+def _alone(incidents: Sequence[Incident]) -> Callable[[Incident], bool]:
+    """Whether no other fault that hinders a hand-over lasted within its time."""
+    hindering = [incident for incident in incidents if incident.kind in HINDERING]
+    return lambda one: (
+        not any(
+            other is not one
+            and other.began_at < one.began_at + HAND_OVER_S
+            and other.ended_at + SETTLING_S > one.began_at
+            for other in hindering
+        )
+    )
 
 
 def _by_another(lines: Iterable[LogLine], incident: Incident) -> list[float]:

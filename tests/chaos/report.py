@@ -71,6 +71,7 @@ def _table(rows: Iterable[tuple[str, int]]) -> Iterator[str]:
 def _incidents(played: Played) -> Iterator[str]:
     counts = Counter(str(incident.kind) for incident in played.evidence.incidents)
     yield from _table(sorted(counts.items()))
+    yield from _table((f"hub: {name}", count) for name, count in sorted(played.evidence.strikes.items()))
 
 
 def _recoveries(found: Sequence[Recovery]) -> Iterator[str]:

@@ -52,15 +52,15 @@ def schedule(seed: int, options: Options) -> list[Fault]:
         # Every other one strikes the leader: it has the most to lose.
         kind = FaultKind.KILL_FOLLOWER if index % 2 else FaultKind.KILL_LEADER
         faults.append(Fault(at_s, kind, pick=random.random()))
-    for at_s in _spread(random, options.freezes, options):
-        faults.append(Fault(at_s, FaultKind.FREEZE_LEADER, for_s=_within(random, options.freeze_s)))
-    for at_s in _spread(random, options.broker_kills, options):
-        faults.append(Fault(at_s, FaultKind.KILL_BROKER, for_s=_within(random, options.outage_s)))
-    for at_s in _spread(random, options.database_restarts, options):
-        faults.append(Fault(at_s, FaultKind.RESTART_DATABASE, for_s=_within(random, options.outage_s)))
+    for kind, count, lasting in (
+        (FaultKind.FREEZE_LEADER, options.freezes, options.freeze_s),
+        (FaultKind.KILL_BROKER, options.broker_kills, options.outage_s),
+        (FaultKind.RESTART_DATABASE, options.database_restarts, options.outage_s),
+    ):
+        faults += [Fault(at_s, kind, for_s=_within(random, lasting)) for at_s in _spread(random, count, options)]
     at_s = options.quiet_s
     while at_s < options.seconds:
-        faults.append(Fault(round(at_s, 3), FaultKind.CUT_STREAM))
+        faults.append(Fault(at_s, FaultKind.CUT_STREAM))
         at_s += _within(random, options.cut_every_s)
     return sorted(faults)
 
@@ -70,8 +70,8 @@ def _spread(random: Random, count: int, options: Options) -> list[float]:
     if not count:
         return []
     stretch = (options.seconds - options.quiet_s) / count
-    return [round(options.quiet_s + (index + 0.2 + 0.6 * random.random()) * stretch, 3) for index in range(count)]
+    return [options.quiet_s + (index + 0.2 + 0.6 * random.random()) * stretch for index in range(count)]
 
 
 def _within(random: Random, bounds: tuple[float, float]) -> float:
-    return round(random.uniform(*bounds), 3)
+    return random.uniform(*bounds)

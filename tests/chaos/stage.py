@@ -81,9 +81,9 @@ async def servers_up(home: Path) -> AsyncIterator[Stack]:
 
 
 @asynccontextmanager
-async def staged(stack: Stack, *, delay_s: float, faults: Faults) -> AsyncIterator[Stage]:
+async def staged(stack: Stack, *, seed: int, delay_s: float, faults: Faults) -> AsyncIterator[Stage]:
     """An empty database, an empty vhost, a hub without a history."""
-    options = SandboxOptions(api_key=KEY, delay_s=delay_s, jitter_s=delay_s / 2, render=False)
+    options = SandboxOptions(api_key=KEY, delay_s=delay_s, jitter_s=delay_s / 2, render=False, seed=seed)
     async with Sandbox(options) as hub:
         hub.faults = faults
         stage = Stage(stack, hub)
