@@ -1,6 +1,1 @@
-"""The chaos suite: traffic over a schedule of faults, and a checker that compares hub, database and bus afterwards.
-
-Pure: `schedule`, `traffic`, `checker` (with `purchases` and `streams`), `recovery`, `level`, `report`. The world:
-`stage`, `troupe`, `clients`, `conductor`, `gathering`. `campaign` and `soak` put them together; `python -m tests.chaos`
-runs them.
-"""
+"""What nobody wishes for, on purpose: campaigns of faults, deaths at every write, odd messages by the thousand."""
