@@ -39,6 +39,7 @@ from service.workers.janitor import Janitor
 from service.workers.wakeups import Pulse
 
 LONGEST_LIFE_S = 45  # whoever has not come to its point by then is ended by SIGALRM
+LINGERS_S = 0.05  # before its death
 SHOWN = 30  # of the points passed last
 
 
@@ -60,8 +61,14 @@ class Way:
         """Whether that is the next point."""
         return bool(self._left) and self._left[0] == point
 
+    async def comes_to(self, point: str) -> None:
+        """The process is about to do it. A death before lets everything go out that was begun too early."""
+        if self.leads_to(point) and len(self._left) == 1:
+            await asyncio.sleep(LINGERS_S)
+        self.passed(point)
+
     def passed(self, point: str) -> None:
-        """The process has come to that point."""
+        """The process has come to that point. A death behind it is sudden: what was not written yet never will be."""
         self._passed.append(point)
         if not self.leads_to(point):
             return
@@ -94,7 +101,7 @@ def _watch_call(
 
     async def watched(self: object, *args: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the call answers
         point = (name or method) + detail(*args)
-        way.passed(f"before:{point}")
+        await way.comes_to(f"before:{point}")
         answer = await call(self, *args, **named)
         way.passed(f"after:{point}")
         return answer
@@ -106,7 +113,7 @@ def _watch_statements(way: Way) -> None:
     fetch = Database.fetch
 
     async def watched(self: Database, name: str, *args: Any) -> Any:  # noqa: ANN401 - rows
-        way.passed(f"before:{name}")
+        await way.comes_to(f"before:{name}")
         rows = await fetch(self, name, *args)
         way.passed(f"after:{name}")
         return rows
@@ -124,7 +131,7 @@ def _watch_moves(way: Way) -> None:
             for decision, _ in decisions
         ]
         for _, move in moves:
-            way.passed(f"before:{move}")
+            await way.comes_to(f"before:{move}")
         written = await apply(self, decisions, now)
         for request_id, move in moves:
             if request_id in written:
@@ -156,7 +163,7 @@ def _watch_posts(way: Way) -> None:
     submit = HubClient.submit
 
     async def watched(self: HubClient, request: Any, parameters: Any) -> Any:  # noqa: ANN401
-        way.passed("before:submit")
+        await way.comes_to("before:submit")
         if way.leads_to("during:submit"):  # the sandbox has been told to keep its answer back
             before = await _posted(self)
             posting = asyncio.ensure_future(submit(self, request, parameters))
