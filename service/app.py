@@ -51,6 +51,7 @@ from service.workers.relay import Relay
 from service.workers.settler import Elsewhere, Settler
 from service.workers.stopper import Stopper
 from service.workers.submitter import Submitter
+from service.workers.surplus import Surplus
 from service.workers.wakeups import Pulse, Wakeups
 
 log = structlog.get_logger(__name__)
@@ -171,6 +172,7 @@ class App:
             self.metrics,
             interval_s=self.settings.reconcile_interval_s,
         )
+        surplus = Surplus(self.store, self.hub, self.metrics, patience=self.patience)
         return (
             Listener(self.stream, self.settler, reconciler, self.lease, self.metrics, term=term),
             reconciler,
@@ -180,9 +182,11 @@ class App:
                 self.settler,
                 self.wakeups,
                 self.metrics,
+                surplus=surplus,
                 grace_s=self.settings.doubt_grace_s,
                 patience=self.patience,
             ),
+            surplus,
             Stopper(self.store, self.hub, self.settler, self.gap, self.wakeups, patience=self.patience),
             Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),

@@ -43,6 +43,12 @@ class Metrics:
         )
         self.sweeps = Histogram("drover_sweep_duration_seconds", "Sweeps.", buckets=SECONDS, registry=registry)
         self.doubts = Counter("drover_doubts", "Doubts that a look settled, by how.", ["outcome"], registry=registry)
+        self.unowned = Counter(
+            "drover_generations_unowned",
+            "Generations paid for that belong to no request.",
+            ["cause"],
+            registry=registry,
+        )
         self.fetched = Counter("drover_generations_fetched", "Single generations asked for.", registry=registry)
         self.stream_connected = Gauge(
             "drover_stream_connected", "1 while this replica holds the stream.", registry=registry

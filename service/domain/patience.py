@@ -18,3 +18,6 @@ class Patience:
 
     stop: timedelta = timedelta(minutes=30)
     """How long the hub may take to end a generation that it was asked to end."""
+
+    surplus: timedelta = timedelta(minutes=10)
+    """How long a request that was submitted again is watched for what its first POST bought after all."""

@@ -6,8 +6,8 @@ looks that began after the grace: submitted again. What cannot be decided in tim
 never repeated.
 
 What remains possible: a hub that shows a generation later than the grace, and a submitter that was frozen between its
-last look at its claim and the write of its POST. Both are paid twice, and both leave `generation.unowned` or a second
-generation of the same content behind.
+last look at its claim and the write of its POST. Both are paid twice, and both leave a line `generation.unowned` behind
+(see `surplus.py`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from service.domain.matching import Doubt, Sighting, assign, concerning
 from service.domain.patience import Patience
 from service.domain.retry import Backoff
 from service.domain.states import OutputStatus
+from service.domain.submission import LOOKS
 from service.telemetry import Metrics
 from service.workers.ports import Hub, Store
 from service.workers.settler import Case, Settler
+from service.workers.surplus import Surplus
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 AT_ONCE = 500
+GETS_AT_ONCE = 16
 LOOK_INTERVAL_S = 2.0
 ENDED = (OutputStatus.SUCCEEDED, OutputStatus.FAILED, OutputStatus.CANCELLED)
 
@@ -59,6 +62,7 @@ class Doubts:
         wakeups: Wakeups,
         metrics: Metrics,
         *,
+        surplus: Surplus,
         grace_s: float,
         patience: Patience,
     ) -> None:
@@ -67,6 +71,7 @@ class Doubts:
         self._settler = settler
         self._wakeups = wakeups
         self._metrics = metrics
+        self._surplus = surplus
         self._grace = timedelta(seconds=grace_s)
         self._patience = patience
 
@@ -116,12 +121,14 @@ class Doubts:
                 for status in ENDED:
                     await self._list(look, namespace, model, status)
             found = await self._assign(doubts, look)
-        cases = []
-        for doubt in doubts:
-            facts = await self._facts(doubt, found.get(doubt.request.request_id, ()), now, complete=look.complete)
-            if facts:
-                cases.append(Case(doubt.request.request_id, facts))
-        return cases
+        turn = asyncio.Semaphore(GETS_AT_ONCE)
+
+        async def case(doubt: Doubt) -> Case:
+            async with turn:
+                ids = found.get(doubt.request.request_id, ())
+                return Case(doubt.request.request_id, await self._facts(doubt, ids, now, complete=look.complete))
+
+        return [case for case in await asyncio.gather(*map(case, doubts)) if case.facts]
 
     async def _list(
         self, look: Look, namespace: str | None, model: str | None = None, status: OutputStatus | None = None
@@ -143,13 +150,25 @@ class Doubts:
     async def _facts(self, doubt: Doubt, found: Sequence[str], now: datetime, *, complete: bool) -> list[Fact]:
         """What this look says of one doubt; nothing while it is too early, or the lists left something out."""
         over = complete and now - doubt.doubted_at >= self._grace
-        if found and (over or len(found) == doubt.request.num_generations):
-            reports = [await self._hub.generation(generation_id) for generation_id in found]
-            if all(report is not None for report in reports):
-                self._metrics.doubts.labels("found").inc()
-                return [FoundUpstream(tuple(found)), *(report for report in reports if report is not None)]
-            return []  # a list that shows what a GET denies: look again
+        if found and (over or len(found) == doubt.request.num_generations or self._too_old(doubt, now)):
+            return await self._confirmed(found)
         if not found and over:
             self._metrics.doubts.labels("not_found").inc()
-            return [NotFoundUpstream(doubt.request.attempts, doubt.request.doubt_looks + 1)]
+            look = doubt.request.doubt_looks + 1
+            if look >= LOOKS:
+                self._surplus.watch(doubt)
+            return [NotFoundUpstream(doubt.request.attempts, look)]
         return []
+
+    async def _confirmed(self, found: Sequence[str]) -> list[Fact]:
+        """A list is believed when a GET of each says the same; else it is looked at again."""
+        try:
+            reports = [await self._hub.generation(generation_id) for generation_id in found]
+        except HubUnavailableError as error:
+            log.warning("doubts.not_confirmed", generation_id=list(found), reason=str(error))
+            return []
+        confirmed = [report for report in reports if report is not None]
+        if len(confirmed) < len(found):
+            return []
+        self._metrics.doubts.labels("found").inc()
+        return [FoundUpstream(tuple(found)), *confirmed]

@@ -62,7 +62,7 @@ class Settler:
                 if decision is not None:
                     decisions.append((case, decision))
                 else:
-                    _note_unowned(case)
+                    self._note_unowned(case)
             waiting = await self._write(decisions, now)
         if not waiting:
             return
@@ -134,6 +134,14 @@ class Settler:
                 lost.append(case)
         return lost
 
+    def _note_unowned(self, case: Case) -> None:
+        """Generations that the hub accepted for a request that can take them no more: paid for, so never silent."""
+        owned = {output.generation_id for output in case.snapshot.outputs} if case.snapshot is not None else set()
+        if unowned := [generation_id for generation_id in accepted_ids([case]) if generation_id not in owned]:
+            self._metrics.unowned.labels("answered late").inc(len(unowned))
+            cause = "its POST was answered after the request had been submitted again, or had ended"
+            log.error("generation.unowned", request_id=case.request_id, generation_id=unowned, cause=cause)
+
     def _record(self, decision: Decision) -> None:
         """One line and one count for each change of state."""
         before, after = decision.before, decision.after
@@ -182,13 +190,6 @@ def _merged(cases: Iterable[Case]) -> Iterable[Case]:
         else:
             known.facts.extend(case.facts)
     return merged.values()
-
-
-def _note_unowned(case: Case) -> None:
-    """Generations that the hub accepted for a request which cannot take them any more: paid for, so never silent."""
-    owned = {output.generation_id for output in case.snapshot.outputs} if case.snapshot is not None else set()
-    if unowned := [generation_id for generation_id in accepted_ids([case]) if generation_id not in owned]:
-        log.error("generation.unowned", request_id=case.request_id, generation_id=unowned)
 
 
 def accepted_ids(cases: Iterable[Case]) -> list[str]:

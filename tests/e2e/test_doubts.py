@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
-from service.sandbox import Faults, Sandbox
+from service.app import App
+from service.domain.patience import Patience
+from service.sandbox import Faults, Sandbox, SandboxOptions
 from service.sandbox.schemas import SEEDLESS
 from tests.support.bus import Team, name_of
-from tests.support.replica import Process, environment, running
+from tests.support.replica import KEY, Process, environment, running
 
 pytestmark = pytest.mark.asyncio
 QUICK = {"DROVER_DOUBT_GRACE_S": "1"}
+
+
+async def in_doubt(app: App) -> None:
+    """Until the one request there is is in doubt."""
+    async with asyncio.timeout(10):
+        while await app.store.count_by_state() != {"in_doubt": 1}:
+            await asyncio.sleep(0.02)  # a doubt has no event
+
+
+def statuses(hub: Sandbox) -> list[str]:
+    """Of the generations, in the order in which they were bought."""
+    return [generation["status"] for generation in hub.ledger()["generations"]]
 
 
 async def test_lost_answers_are_found_at_the_hub_and_nothing_is_bought_twice(
@@ -36,9 +51,7 @@ async def test_what_the_hub_never_took_is_submitted_again_after_two_looks(
     hub.faults.post_status = 502
     async with running(environment(amqp_url, database_url, hub.url, **QUICK)) as app, Team(amqp_url) as team:
         await team.send({"request_id": "unseen", "input": {"prompt": "x"}})
-        async with asyncio.timeout(10):
-            while await app.store.count_by_state() != {"in_doubt": 1}:
-                await asyncio.sleep(0.02)  # a doubt has no event
+        await in_doubt(app)
         hub.faults.post_status = None
         end = await team.end_of("unseen", 30)
     assert (name_of(end), end["data"]["attempts"]) == ("succeeded", 2)
@@ -67,6 +80,54 @@ async def test_several_outputs_are_adopted_together(amqp_url: str, database_url:
         generation["generation_id"] for generation in hub.ledger()["generations"]
     }
     assert hub.ledger()["calls"]["post"] == 1
+
+
+async def test_lists_that_fail_for_a_while_only_delay_the_adoption(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    hub.faults = Faults(answers_lost=1.0, list_status=503, html_bodies=True)
+    async with running(environment(amqp_url, database_url, hub.url, **QUICK)) as app, Team(amqp_url) as team:
+        await team.send({"request_id": "r", "input": {"prompt": "x"}})
+        await in_doubt(app)
+        async with asyncio.timeout(20):
+            while hub.ledger()["calls"]["list"] < 3:
+                await asyncio.sleep(0.02)  # a list that fails has no event
+        hub.faults = Faults()
+        assert name_of(await team.end_of("r", 30)) == "succeeded"
+    assert hub.ledger()["calls"]["post"] == 1
+
+
+async def test_what_partial_lists_never_decide_fails_as_outcome_unknown_and_is_not_repeated(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    hub.faults = Faults(answers_lost=1.0, list_limit=0, events_dropped=1.0)
+    variables = environment(amqp_url, database_url, hub.url, **QUICK)
+    async with running(variables, patience=Patience(doubt=timedelta(seconds=1))), Team(amqp_url) as team:
+        await team.send({"request_id": "r", "input": {"prompt": "x"}})
+        end = await team.end_of("r", 30)
+    assert (name_of(end), end["data"]["error"]["code"]) == ("failed", "outcome_unknown")
+    assert hub.ledger()["calls"]["post"] == 1
+
+
+async def test_what_the_hub_shows_only_after_the_grace_was_bought_twice_and_that_is_told_and_ended(
+    amqp_url: str, database_url: str
+) -> None:
+    async with Sandbox(SandboxOptions(api_key=KEY, delay_s=600, render=False)) as slow:
+        slow.faults = Faults(answers_lost=1.0, hidden_s=8)
+        patience = Patience(surplus=timedelta(seconds=30))
+        variables = environment(amqp_url, database_url, slow.url, **QUICK)
+        async with running(variables, patience=patience) as app, Team(amqp_url) as team:
+            await team.send({"request_id": "r", "input": {"prompt": "x"}})
+            await in_doubt(app)
+            slow.faults.answers_lost = 0.0
+            await team.wait_for(lambda heard: any(name_of(event) == "submitted" for event in heard.events), 30)
+            async with asyncio.timeout(30):
+                while statuses(slow).count("cancelled") == 0:
+                    await asyncio.sleep(0.05)  # a surplus has no event
+            told = app.metrics.registry.get_sample_value("drover_generations_unowned_total", {"cause": "shown late"})
+            assert told == 1
+    assert statuses(slow)[0] == "cancelled"
+    assert len(statuses(slow)) == 2
 
 
 async def test_killed_with_posts_under_way_everything_ends_and_nothing_is_bought_twice(
