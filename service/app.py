@@ -30,6 +30,7 @@ from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.consumer import Consumer
+from service.rabbit.outlet import ALARM
 from service.rabbit.topology import CANCEL_KEY, CANCELS, OWN_QUEUES, REQUESTS
 from service.settings import Settings
 from service.supervisor import Component, Supervisor
@@ -133,6 +134,8 @@ class App:
             concurrency=settings.submit_concurrency,
             submit_timeout_s=settings.submit_timeout_s,
         )
+        self.metrics.consuming.set_function(lambda: self.consumer.consuming)
+        self.metrics.publishing_blocked.set_function(lambda: self.bus.blocked)
         self.leadership = Leadership(self.lease, self.elsewhere, self.wakeups, self.metrics, self._leaders_components)
         self.http = HttpServer(
             settings.http_host,
@@ -262,14 +265,16 @@ class App:
 
     async def _broker_fault(self) -> str | None:
         for consumer in (self.consumer, self.cancels_consumer):
-            if not consumer.consuming:
-                return f"not consuming {consumer.queue}"
+            if (fault := consumer.fault) is not None:
+                return fault
         if not self.bus.connected:
             return "the publishing connection is not open"
         return None
 
     def _details(self) -> Mapping[str, object]:
-        return {"leading": self.leadership.leading}
+        # No reason to be not ready: that an alarm of the broker takes the replicas away would help nobody.
+        publishing = f"blocked by the broker: {ALARM}" if self.bus.blocked else "open"
+        return {"leading": self.leadership.leading, "publishing": publishing}
 
     async def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Waits until both connections to the broker stand. BrokerUnavailableError."""

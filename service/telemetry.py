@@ -54,6 +54,10 @@ class Metrics:
             "drover_stream_connected", "1 while this replica holds the stream.", registry=registry
         )
         self.stream_reconnects = Counter("drover_stream_reconnects", "Ends of the stream.", registry=registry)
+        self.consuming = Gauge("drover_consuming", "1 while requests are taken from the broker.", registry=registry)
+        self.publishing_blocked = Gauge(
+            "drover_publishing_blocked", "1 while an alarm of the broker blocks publishers.", registry=registry
+        )
         self.leading = Gauge("drover_leading", "1 while this replica leads.", registry=registry)
 
     def batch(self, step: str, size: int, seconds: float) -> None:

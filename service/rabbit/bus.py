@@ -10,7 +10,6 @@ import secrets
 
 import aiormq
 import structlog
-from aiormq.channel import Channel
 
 from service.clock import utc_now
 from service.domain.errors import BrokerUnavailableError, UnroutableError
@@ -47,6 +46,11 @@ class RabbitBus:
         """Whether events can be published now."""
         return self._own.connected
 
+    @property
+    def blocked(self) -> bool:
+        """Whether an alarm of the broker blocks publishers."""
+        return self._own.blocked
+
     async def wait_connected(self, timeout_s: float) -> None:
         """Waits for a connection. BrokerUnavailableError."""
         await self._own.wait_connected(timeout_s)
@@ -68,9 +72,10 @@ class RabbitBus:
     async def publish_event(self, event: OutboxEvent) -> None:
         """To the events exchange, confirmed; a terminal event that reaches no queue is UnroutableError."""
         key, properties = event.routing_key or "", _properties(event)
-        channel = self._own.channel(EVENTS_CHANNEL)
         try:
-            await self._publish(channel, EVENTS, key, event.body, properties, mandatory=event.terminal)
+            await self._publish(
+                self._own, EVENTS_CHANNEL, EVENTS, key, event.body, properties, mandatory=event.terminal
+            )
         except aiormq.exceptions.PublishError as error:
             raise UnroutableError(
                 f"No queue took the event {event.type}, not even generation.unrouted; run `drover topology`."
@@ -85,12 +90,15 @@ class RabbitBus:
 
         What callers name may close the channel or even the connection (RabbitMQ 3.10 answers 541 to a broken direct
         reply-to), so replies have a connection of their own, and one more try in case a neighbour's closed it.
+        BrokerUnavailableError while an alarm blocks publishers: nobody is to blame, and it passes.
         """
         for _ in range(REPLY_TRIES):
             try:
                 await self._callers.wait_connected(self._confirm_timeout_s)
                 await self._publish_reply(event)
             except BrokerUnavailableError as error:
+                if self._callers.blocked:
+                    raise
                 log.info("reply.failed", request_id=event.request_id, reason=str(error))
             except aiormq.exceptions.DeliveryError:
                 return False
@@ -101,15 +109,13 @@ class RabbitBus:
     async def _publish_reply(self, event: OutboxEvent) -> None:
         reply_to = event.reply_to or ""
         direct = reply_to.startswith(DIRECT_REPLY_TO)  # the broker answers `mandatory` wrongly there
-        channel = self._callers.channel(0)
-        await self._publish(channel, "", reply_to, event.body, _properties(event), mandatory=not direct)
+        await self._publish(self._callers, 0, "", reply_to, event.body, _properties(event), mandatory=not direct)
 
     async def publish_command(self, routing_key: str, body: bytes) -> None:
         """A message to our own queues, confirmed. BrokerUnavailableError when it was not, or reached no queue."""
         properties = Properties(delivery_mode=PERSISTENT, content_type="application/json", app_id="drover")
         try:
-            channel = self._own.channel(COMMANDS_CHANNEL)
-            await self._publish(channel, COMMANDS, routing_key, body, properties, mandatory=True)
+            await self._publish(self._own, COMMANDS_CHANNEL, COMMANDS, routing_key, body, properties, mandatory=True)
         except aiormq.exceptions.DeliveryError as error:
             raise BrokerUnavailableError(f"No queue took the {routing_key}: {error}") from error
 
@@ -121,7 +127,7 @@ class RabbitBus:
             returns = Returns.of(channel)
             before = returns.count
             try:
-                await self._publish(channel, DEAD, "", message.body, properties, mandatory=True)
+                await self._publish(self._own, QUARANTINE_CHANNEL, DEAD, "", message.body, properties, mandatory=True)
             except aiormq.exceptions.DeliveryError as error:
                 raise BrokerUnavailableError(f"The queue {DEAD} did not take a message: {error}") from error
             if returns.count != before:
@@ -129,7 +135,8 @@ class RabbitBus:
 
     async def _publish(
         self,
-        channel: Channel,
+        outlet: Outlet,
+        channel: int,
         exchange: str,
         routing_key: str,
         body: bytes,
@@ -137,8 +144,9 @@ class RabbitBus:
         *,
         mandatory: bool,
     ) -> None:
+        await outlet.wait_unblocked(self._confirm_timeout_s)
         with translated(f"publishing to {exchange or 'a queue'}"):
-            confirmed = await channel.basic_publish(
+            confirmed = await outlet.channel(channel).basic_publish(
                 body,
                 exchange=exchange,
                 routing_key=routing_key,

@@ -82,12 +82,14 @@ async def _connect(connection: aio_pika.Connection, name: str) -> None:
 
 
 class Link:
-    """A connection of its own for one purpose; `lost` is set when it, or a channel of it, is gone."""
+    """A connection of its own for one purpose; `lost` is set when it, or a channel of it, is gone, for `reason`."""
 
     def __init__(self, connection: aio_pika.abc.AbstractConnection) -> None:
         self._connection = connection
         self._channels: list[aio_pika.abc.AbstractChannel] = []  # a wrapper must outlive its underlay
+        self._underlay: Channel | None = None
         self.lost = asyncio.Event()
+        self.reason = ""
         connection.close_callbacks.add(self._on_closed)
 
     @classmethod
@@ -114,15 +116,46 @@ class Link:
         if not isinstance(underlay, Channel):
             raise TypeError(f"aio-pika gave a {type(underlay).__name__} where an aiormq channel was expected.")
         # A deleted queue, a moved leader: the broker ends the consumer and nothing else would tell.
-        underlay.on_consumer_cancel_callbacks.add(self._on_closed)
+        underlay.on_consumer_cancel_callbacks.add(self._on_consumer_ended)
         self._channels.append(channel)
+        self._underlay = underlay
         return underlay
 
-    def _on_closed(self, *_: object) -> None:
-        self.lost.set()
+    async def lost_or(self, event: asyncio.Event) -> None:
+        """Waits until the connection is lost or `event` is set."""
+        waiting = [asyncio.ensure_future(self.lost.wait()), asyncio.ensure_future(event.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def blocked(self) -> bool:
+        """Whether the broker takes nothing that is published here: an alarm. The library waits for its end, and tells
+        nobody that there is one."""
+        if self._underlay is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await self._underlay.connection.ready()
+        except TimeoutError:
+            return not self.lost.is_set()
+        return False
+
+    def _on_closed(self, _: object, cause: object = None) -> None:
+        told = str(cause) if isinstance(cause, BaseException) else ""
+        self._lose(told or "the connection was closed")
+
+    def _on_consumer_ended(self, _: object) -> None:
+        self._lose("the broker ended the consumer: its queue was deleted, or has moved")
+
+    def _lose(self, reason: str) -> None:
+        if not self.lost.is_set():
+            self.reason = reason
+            self.lost.set()
 
     async def close(self) -> None:
         """Closes; a broker that does not answer is left."""
-        self.lost.set()
+        self._lose("closed by us")
         with suppress(BrokerUnavailableError), translated("closing"):
             await asyncio.wait_for(self._connection.close(), 5)

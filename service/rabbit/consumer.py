@@ -54,7 +54,9 @@ class Consumer:
         self._link: Link | None = None
         self._session: Session | None = None
         self._consumer_tag: str | None = None
+        self._paused: str | None = None
         self._stopping = False
+        self._wanted_otherwise = asyncio.Event()  # paused, resumed or drained
         self._acknowledgements: set[asyncio.Task[None]] = set()
 
     def deliver_to(self, receive: Callable[[RabbitDelivery], None]) -> None:
@@ -66,6 +68,31 @@ class Consumer:
         """Whether messages can arrive now."""
         return self._consumer_tag is not None and self._link is not None and not self._link.lost.is_set()
 
+    @property
+    def fault(self) -> str | None:
+        """Why no messages can arrive now, in words."""
+        if self.consuming:
+            return None
+        paused = f": paused, {self._paused}" if self._paused is not None else ""
+        return f"not consuming {self.queue}{paused}"
+
+    def pause(self, reason: str) -> None:
+        """Takes no more until `resume`. What was delivered may still be acknowledged; it stays with this consumer.
+
+        Each message that is at hand when a connection ends has one delivery less before the broker puts it away.
+        """
+        if self._paused is None:
+            log.warning("consumer.paused", queue=self.queue, reason=reason)
+        self._paused = reason
+        self._wanted_otherwise.set()
+
+    def resume(self) -> None:
+        """Takes messages again."""
+        if self._paused is not None:
+            log.info("consumer.resumed", queue=self.queue)
+            self._paused = None
+            self._wanted_otherwise.set()
+
     async def run(self) -> None:
         """Connects and consumes, again and again, until cancelled."""
         backoff, failures = Backoff(first=0.2, limit=10), 0
@@ -73,7 +100,7 @@ class Consumer:
             try:
                 await self._consume()
                 failures = 0
-                log.warning("consumer.lost", queue=self.queue)
+                log.warning("consumer.lost", queue=self.queue, reason=self._link.reason if self._link else "")
             except (BrokerUnavailableError, ConfigurationError) as error:
                 failures += 1
                 log.warning("consumer.not_connected", queue=self.queue, reason=str(error), failures=failures)
@@ -84,13 +111,12 @@ class Consumer:
     async def drain(self) -> None:
         """Asks for no more messages; those delivered are still to be acknowledged."""
         self._stopping = True
-        session, tag = self._session, self._consumer_tag
-        self._consumer_tag = None
-        if session is None or tag is None:
+        self._wanted_otherwise.set()
+        session = self._session
+        if session is None:
             return
         try:
-            with translated("ending the consumer"):
-                await session.channel.basic_cancel(tag, timeout=5)
+            await self._end_consuming(session)
         except BrokerUnavailableError as error:
             log.warning("consumer.not_ended", reason=str(error))
 
@@ -141,15 +167,32 @@ class Consumer:
                 await declare(setup)
             channel = await link.channel(confirms=False)
             self._session = session = Session(channel)
-            with translated("beginning to consume"):
+            with translated("limiting the prefetch"):
                 await channel.basic_qos(prefetch_count=self._prefetch, timeout=10)
-                answer = await channel.basic_consume(self.queue, lambda m: self._on_message(session, m), timeout=10)
-            self._consumer_tag = answer.consumer_tag
-            log.info("consumer.started", queue=self.queue, prefetch=self._prefetch)
-            await link.lost.wait()
+            while not link.lost.is_set():
+                self._wanted_otherwise.clear()
+                if self._paused is None and not self._stopping:
+                    await self._begin_consuming(session)
+                else:
+                    await self._end_consuming(session)
+                await link.lost_or(self._wanted_otherwise)
         finally:
             self._session = self._consumer_tag = None
             await link.close()
+
+    async def _begin_consuming(self, session: Session) -> None:
+        if self._consumer_tag is not None:
+            return
+        with translated("beginning to consume"):
+            answer = await session.channel.basic_consume(self.queue, lambda m: self._on_message(session, m), timeout=10)
+        self._consumer_tag = answer.consumer_tag
+        log.info("consumer.started", queue=self.queue, prefetch=self._prefetch)
+
+    async def _end_consuming(self, session: Session) -> None:
+        tag, self._consumer_tag = self._consumer_tag, None
+        if tag is not None:
+            with translated("ending the consumer"):
+                await session.channel.basic_cancel(tag, timeout=5)
 
     async def _on_message(self, session: Session, delivered: DeliveredMessage) -> None:
         tag = delivered.delivery_tag

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import suppress
 
 import structlog
 from aiormq.channel import Channel
@@ -13,6 +15,8 @@ from service.rabbit.connection import Link, translated
 from service.rabbit.topology import declare
 
 log = structlog.get_logger(__name__)
+ALARM = "an alarm (memory or disk)"
+LOOK_S = 0.5
 
 
 class Outlet:
@@ -26,11 +30,30 @@ class Outlet:
         self._link: Link | None = None
         self._channels: tuple[Channel, ...] = ()
         self._connected = asyncio.Event()
+        self._unblocked = asyncio.Event()
+        self._unblocked.set()
+        self._blocked_since = 0.0
 
     @property
     def connected(self) -> bool:
         """Whether something can be published now."""
         return bool(self._channels) and self._link is not None and not self._link.lost.is_set()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker has raised an alarm, and takes nothing from publishers until it is over."""
+        return not self._unblocked.is_set()
+
+    async def wait_unblocked(self, timeout_s: float) -> None:
+        """Returns at once unless an alarm blocks publishers. BrokerUnavailableError.
+
+        What is written in spite of it waits in the socket, and is published at the end of the alarm, once for each try.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._unblocked.wait()
+        except TimeoutError as error:
+            raise BrokerUnavailableError(f"RabbitMQ blocks publishers: {ALARM}.") from error
 
     def channel(self, index: int) -> Channel:
         """One of the channels. BrokerUnavailableError while there is none."""
@@ -54,7 +77,7 @@ class Outlet:
             try:
                 await self._stay_connected()
                 failures = 0
-                log.warning("bus.lost", purpose=self._purpose)
+                log.warning("bus.lost", purpose=self._purpose, reason=self._link.reason if self._link else "")
             except (BrokerUnavailableError, ConfigurationError) as error:
                 failures += 1
                 log.warning("bus.not_connected", purpose=self._purpose, reason=str(error), failures=failures)
@@ -74,8 +97,23 @@ class Outlet:
             self._channels = tuple([await link.channel(confirms=True) for _ in range(self._count)])
             self._connected.set()
             log.info("bus.connected", purpose=self._purpose)
-            await link.lost.wait()
+            while not link.lost.is_set():
+                self._note(blocked=await link.blocked())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await link.lost.wait()
         finally:
             self._channels = ()
             self._connected.clear()
+            self._unblocked.set()  # the next connection will be told
             await link.close()
+
+    def _note(self, *, blocked: bool) -> None:
+        if blocked and not self.blocked:
+            self._unblocked.clear()
+            self._blocked_since = time.monotonic()
+            log.warning("publishing.blocked", purpose=self._purpose, reason=ALARM)
+        elif self.blocked and not blocked:
+            self._unblocked.set()
+            after_s = round(time.monotonic() - self._blocked_since, 1)
+            log.info("publishing.unblocked", purpose=self._purpose, after_s=after_s)

@@ -17,8 +17,8 @@ import asyncpg
 from service.postgres.database import Database
 from service.postgres.store import RequestStore
 from service.sandbox import Faults, Sandbox
-from service.sandbox.answers import failure
 from service.sandbox.acceptance import RequestRefusedError
+from service.sandbox.answers import failure
 from tests.integration.builders import ended
 from tests.support.bus import Team, name_of
 from tests.support.killable import Replica

@@ -102,6 +102,13 @@ def bodies(deliveries: list[RabbitDelivery]) -> list[str]:
     return [delivery.message.body.decode() for delivery in deliveries]
 
 
+async def paused(desk: Desk) -> None:
+    """Waits until the broker has confirmed that it delivers no more."""
+    session = desk.consumer._session
+    assert session is not None
+    await wait_ready(lambda: not session.channel.consumers)
+
+
 async def left_after(desk: Desk, amqp_url: str) -> list[str]:
     """What comes again once the consumer is gone: what it has not acknowledged."""
     await desk.consumer.settle()
@@ -194,6 +201,53 @@ async def test_no_more_is_delivered_than_the_prefetch_until_something_is_acknowl
     desk.consumer.acknowledge(got[:1])
     assert bodies(await desk.has(3)) == ["a", "b", "c"]
     await desk.stop()
+
+
+async def test_a_paused_consumer_takes_no_more_and_still_acknowledges_what_it_has_and_goes_on_when_resumed(
+    desk: Desk, link: Link
+) -> None:
+    await send(link, "a")
+    got = list(await desk.has(1))
+    desk.consumer.pause("a reason")
+    await paused(desk)
+    assert desk.consumer.fault == "not consuming generation.requests: paused, a reason"
+    await send(link, "b")
+    desk.consumer.acknowledge(got)
+    await desk.consumer.settle()
+    assert bodies(desk.deliveries) == ["a"]
+    desk.consumer.resume()
+    assert bodies(await desk.has(2)) == ["a", "b"]
+    await wait_ready(lambda: desk.consumer.fault is None)
+
+
+async def test_while_it_is_paused_a_lost_connection_costs_what_waits_no_delivery(
+    desk: Desk, link: Link, cable: Cable, amqp_url: str
+) -> None:
+    await send(link, "a")
+    await desk.has(1)
+    desk.consumer.pause("a reason")
+    await paused(desk)
+    for _ in range(3):
+        cable.cut()
+        await wait_ready(lambda: desk.consumer._session is None)
+        await wait_ready(lambda: desk.consumer._session is not None)
+    await desk.stop()
+    assert len(desk.deliveries) == 1
+    connection = await aio_pika.connect(amqp_url)
+    queue = await (await connection.channel()).get_queue(REQUESTS, ensure=False)
+    message = await queue.get(no_ack=True, timeout=5)
+    assert message.headers["x-delivery-count"] == 1
+    await connection.close()
+
+
+async def test_a_consumer_that_is_drained_while_it_is_paused_stays_so(desk: Desk, link: Link) -> None:
+    desk.consumer.pause("a reason")
+    await desk.consumer.drain()
+    desk.consumer.resume()
+    await send(link, "a")
+    await asyncio.sleep(0.2)  # nothing comes, which nothing tells
+    assert desk.deliveries == []
+    assert not desk.consumer.consuming
 
 
 async def test_a_drained_consumer_asks_for_no_more_and_still_acknowledges_what_it_has(

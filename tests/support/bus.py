@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 import aio_pika
@@ -118,6 +119,29 @@ class Team:
                     await message.ack()
                     return message
                 await asyncio.sleep(0.02)  # basic.get has no way to wait
+
+
+class LastingTeam(Team):
+    """A team whose inbox and connection outlive the broker: what was confirmed is heard after its return."""
+
+    async def __aenter__(self) -> Self:
+        self._connection = await aio_pika.connect_robust(self._url, reconnect_interval=0.3)
+        self._channel = await self._connection.channel()
+        events = await self._channel.declare_exchange(
+            "generation.events",
+            aio_pika.ExchangeType.TOPIC,
+            durable=True,
+            arguments={"alternate-exchange": "generation.unrouted"},
+        )
+        inbox = await self._channel.declare_queue("team.inbox", durable=True)
+        await inbox.bind(events, "#")
+        await inbox.consume(self._on_kept)
+        return self
+
+    async def _on_kept(self, message: AbstractIncomingMessage) -> None:
+        await self._on_event(message)
+        with suppress(aio_pika.exceptions.AMQPError):  # then it comes again, and is heard twice
+            await message.ack()
 
 
 def name_of(event: Mapping[str, Any]) -> str:

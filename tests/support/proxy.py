@@ -1,4 +1,4 @@
-"""A cable to a server that can be pulled out, cut and put back."""
+"""A cable to a server that can be pulled out, cut, put back, or made to swallow the answers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Cable:
         self._server: asyncio.Server | None = None
         self._writers: set[StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
+        self._answers_pass = asyncio.Event()
+        self._answers_pass.set()
 
     async def __aenter__(self) -> Self:
         await self.plug()
@@ -50,6 +52,14 @@ class Cable:
         for writer in self._writers:
             writer.transport.abort()
 
+    def hold_answers(self) -> None:
+        """The server hears everything, and nothing that it says arrives until `pass_answers`."""
+        self._answers_pass.clear()
+
+    def pass_answers(self) -> None:
+        """What was held arrives, on the connections that still stand."""
+        self._answers_pass.set()
+
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         there, back = await asyncio.open_connection(self._target.hostname, self._target.port)
         self._writers |= {writer, back}
@@ -58,13 +68,15 @@ class Cable:
         task.add_done_callback(self._pumps.discard)
 
     async def _both(self, reader: StreamReader, writer: StreamWriter, there: StreamReader, back: StreamWriter) -> None:
-        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+        await asyncio.gather(_pump(reader, back), _pump(there, writer, self._answers_pass))
         self._writers -= {writer, back}
 
 
-async def _pump(source: StreamReader, sink: StreamWriter) -> None:
+async def _pump(source: StreamReader, sink: StreamWriter, may_pass: asyncio.Event | None = None) -> None:
     with suppress(ConnectionError):
         while data := await source.read(65536):
+            if may_pass is not None:
+                await may_pass.wait()
             sink.write(data)
             await sink.drain()
     sink.close()
