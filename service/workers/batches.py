@@ -6,6 +6,7 @@ No timer and no added delay: alone, an item is a batch of one; under load the co
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -22,8 +23,9 @@ class Batches(Generic[T]):
     """Items on their way to `flush`, at most `limit` at a time, one flush after another, in order.
 
     A flush that fails for a passing reason is tried again with the same items until it succeeds, so `flush` must be
-    safe to repeat. One that fails for any other reason is done item by item, and the item that breaks it is handed to
-    `poisoned`: one bad thing stays one bad thing.
+    safe to repeat. `failing` is told after each failure for how many seconds that has gone on, and 0 at the end. One
+    that fails for any other reason is done item by item, and the item that breaks it is handed to `poisoned`: one bad
+    thing stays one bad thing.
     """
 
     def __init__(
@@ -32,11 +34,13 @@ class Batches(Generic[T]):
         flush: Callable[[list[T]], Awaitable[None]],
         limit: int = 500,
         poisoned: Callable[[T], None] | None = None,
+        failing: Callable[[float], None] | None = None,
     ) -> None:
         self.name = name
         self._flush = flush
         self._limit = limit
         self._poisoned = poisoned
+        self._failing = failing or (lambda _: None)
         self._items: list[T] = []
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -64,20 +68,21 @@ class Batches(Generic[T]):
         await self._emptied.wait()
 
     async def _until_done(self, batch: list[T]) -> None:
-        backoff, failures = Backoff(first=0.1, limit=5), 0
+        backoff, failures, began = Backoff(first=0.1, limit=5), 0, time.monotonic()
         while True:
             try:
                 await self._flush(batch)
             except TransientError as error:
                 failures += 1
                 log.warning("batch.delayed", step=self.name, size=len(batch), failures=failures, reason=str(error))
+                self._failing(time.monotonic() - began)
                 await asyncio.sleep(backoff.jittered(failures))
+                continue
             except Exception:  # a defect, or data that nobody foresaw: find the item, and go on without it
                 log.exception("batch.broke", step=self.name, size=len(batch))
                 await self._isolate(batch)
-                return
-            else:
-                return
+            self._failing(0.0)
+            return
 
     async def _isolate(self, batch: list[T]) -> None:
         if len(batch) > 1:

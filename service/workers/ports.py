@@ -30,6 +30,14 @@ class Inbox(Protocol):
         """Tells the broker that these are dealt with; those of a lost connection are left, they come again."""
         ...
 
+    def pause(self, reason: str) -> None:
+        """Takes no more deliveries until `resume`; those at hand may still be acknowledged."""
+        ...
+
+    def resume(self) -> None:
+        """Takes deliveries again."""
+        ...
+
     async def settle(self) -> None:
         """Waits until every acknowledgement is on its way."""
         ...
@@ -43,7 +51,8 @@ class Bus(Protocol):
         ...
 
     async def publish_reply(self, event: OutboxEvent) -> bool:
-        """To the event's `reply_to`; False when it did not get there. Never raises: replies are best effort."""
+        """To the event's `reply_to`; False when it did not get there: replies are best effort. Raises only while an
+        alarm of the broker blocks publishers."""
         ...
 
     async def quarantine(self, message: Message, reason: str) -> None:

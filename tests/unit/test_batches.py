@@ -122,6 +122,29 @@ async def test_a_passing_failure_repeats_the_same_batch_before_any_other() -> No
     assert flush.batches == [[1, 2], [1, 2], [1, 2], [3]]
 
 
+async def test_how_long_a_batch_has_been_failing_is_told_and_when_that_is_over() -> None:
+    told: list[float] = []
+    flush = Flushes(TransientError("the database is away"), TransientError("still"))
+    batches = Batches("test", flush, failing=told.append)
+    async with running(batches):
+        batches.add(1)
+        await batches.drain()
+    assert told[0] < told[1]
+    assert told[1] > 0.05  # the back-off between them
+    assert told[2:] == [0.0]
+
+
+async def test_a_batch_that_fails_and_is_spoilt_afterwards_is_failing_no_more() -> None:
+    told: list[float] = []
+    flush = Flushes(TransientError("the database is away"), poison=frozenset({1}))
+    batches = Batches("test", flush, failing=told.append)
+    async with running(batches):
+        batches.add(1)
+        await batches.drain()
+    assert told[0] >= 0
+    assert told[1:] == [0.0]
+
+
 async def test_one_bad_item_is_handed_over_alone_and_its_neighbours_are_written() -> None:
     spoilt: list[int] = []
     flush = Flushes(poison=frozenset({2}))
