@@ -8,11 +8,15 @@ import pytest
 
 from service.app import App
 from service.sandbox import Faults, Sandbox, SandboxOptions
+from tests.support import crowd
 from tests.support.bus import Team, name_of
-from tests.support.replica import KEY, environment, running
+from tests.support.replica import KEY, Process, environment, running
 
 pytestmark = pytest.mark.asyncio
 IN_FLIGHT = 200
+MANY, MISSED = 20_000, 50
+SWEPT_WITHIN_S = 10.0
+PEAK_BYTES = 120 * 1024 * 1024  # a replica without work has 80 MB; the list has 20, and 60 more once it is parsed
 
 
 async def test_a_gap_with_two_hundred_in_flight_costs_one_list_and_the_missed_ones(
@@ -38,6 +42,36 @@ async def test_a_gap_with_two_hundred_in_flight_costs_one_list_and_the_missed_on
         # What ended between the count above and the stream's return was missed, too.
         assert missed <= fetched <= IN_FLIGHT - heard_before
         assert after["post"] == IN_FLIGHT
+
+
+async def test_with_twenty_thousand_in_flight_a_start_and_a_gap_cost_one_list_each_and_what_was_missed(
+    amqp_url: str, database_url: str
+) -> None:
+    hub = Sandbox(SandboxOptions(api_key=KEY, delay_s=3600, render=False))
+    async with hub, Team(amqp_url) as team:
+        generations = await crowd.in_flight(hub, database_url, MANY)
+        calls = hub.hub.ledger.calls
+        async with Process(environment(amqp_url, database_url, hub.url)) as drover:
+            first = await drover.logged("sweep.done", 60)
+            assert (first["in_flight"], first["missing"]) == (MANY, 0)
+            assert (calls["list"], calls["get"]) == (1, 0)
+
+            hub.faults = Faults(stream_refused=True)
+            hub.cut_streams()
+            await drover.logged("stream.lost")
+            crowd.end(hub, generations[:MISSED])
+            hub.faults = Faults()
+            await team.wait_for(lambda heard: sum(name_of(e) == "succeeded" for e in heard.events) >= MISSED, 60)
+            second = await drover.logged_where(
+                lambda line: line["event"] == "sweep.done" and line["timestamp"] > first["timestamp"], 60
+            )
+            peak = crowd.peak_bytes(drover.process.pid)
+    assert {event["subject"] for event in team.events} == {f"crowd-{n}" for n in range(1, MISSED + 1)}
+    assert (second["in_flight"], second["missing"]) == (MANY, MISSED)
+    assert calls["list"] == 2
+    assert calls["get"] == MISSED
+    assert max(first["seconds"], second["seconds"]) < SWEPT_WITHIN_S
+    assert peak < PEAK_BYTES
 
 
 async def test_a_completion_that_comes_before_the_answer_to_its_post_is_not_lost(
