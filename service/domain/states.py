@@ -5,7 +5,7 @@ The names are spelled alike here, in SQL (`request_state`, `output_status`) and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -132,11 +132,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A generation that the hub has not ended for us, in whose list it is, and whether the hub denied knowing it."""
+    """The generations of a namespace that the hub has not ended for us, and those that it has `denied` knowing."""
 
-    generation_id: str
     namespace: str | None
-    missing: bool
+    generation_ids: Sequence[str]
+    denied: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class RequestStore:
         return [rows.report_of(row) for row in await self._database.fetch("matched_orphans", limit)]
 
     async def in_flight(self, stored_before: datetime) -> list[InFlight]:
-        """All that the hub has not ended for us."""
+        """All that the hub has not ended for us, by namespace."""
         return list(starmap(InFlight, await self._database.fetch("in_flight", stored_before)))
 
     async def doubts(self, limit: int) -> list[Doubt]:

@@ -94,15 +94,12 @@ class Reconciler:
         began = time.monotonic()
         await self._settler.settle_reports(await self._store.matched_orphans(ORPHANS_AT_ONCE))
         in_flight = await self._store.in_flight(utc_now())
-        by_namespace: dict[str | None, list[InFlight]] = {}
-        for item in in_flight:
-            by_namespace.setdefault(item.namespace, []).append(item)
         missing, finished = 0, True
-        for namespace, items in by_namespace.items():
+        for part in in_flight:
             try:
-                absent, complete = await self._sweep_namespace(namespace, items)
+                absent, complete = await self._sweep_namespace(part)
             except (HubUnavailableError, HubRefusedKeyError) as error:  # the other namespaces have their own chance
-                log.warning("sweep.not_listed", namespace=namespace, reason=str(error))
+                log.warning("sweep.not_listed", namespace=part.namespace, reason=str(error))
                 finished = False
             else:
                 missing += absent
@@ -112,21 +109,21 @@ class Reconciler:
         log.info(
             "sweep.done",
             cause=reason,
-            in_flight=len(in_flight),
+            in_flight=sum(len(part.generation_ids) for part in in_flight),
             missing=missing,
             finished=finished,
             seconds=round(took, 3),
         )
         return finished
 
-    async def _sweep_namespace(self, namespace: str | None, items: Sequence[InFlight]) -> tuple[int, bool]:
+    async def _sweep_namespace(self, part: InFlight) -> tuple[int, bool]:
         """One list, and the fetches that follow from it; answers how many were missing from the list, and whether all
         that had to be asked for was."""
-        listing = await self._hub.active(namespace, [item.generation_id for item in items])
+        listing = await self._hub.active(part.namespace, part.generation_ids)
         absent = set(listing.missing)
-        back = [item.generation_id for item in items if item.missing and item.generation_id not in absent]
-        await self._settler.settle_outputs([OutputReported(key, OutputStatus.PROCESSING) for key in back])
-        return len(absent), await self._fetch(namespace, self._in_turn(absent), partial=not listing.complete)
+        back = [OutputReported(key, OutputStatus.PROCESSING) for key in part.denied if key not in absent]
+        await self._settler.settle_outputs(back)
+        return len(absent), await self._fetch(part.namespace, self._in_turn(absent), partial=not listing.complete)
 
     def _in_turn(self, absent: Iterable[str]) -> list[str]:
         """Begins behind what the last sweep of a partial list came to, so that each has its turn."""

@@ -194,10 +194,15 @@ where o.status in ('queued', 'processing')
 limit $1;
 
 -- name: in_flight
--- Every generation that the hub has not ended for us, stored before $1; of some the hub has said that it knows nothing.
-select generation_id, namespace, missing_since is not null as missing
+-- Every generation that the hub has not ended for us, stored before $1, and those of them that it has denied knowing: one
+-- row a namespace, for there may be 100,000.
+select
+    namespace,
+    array_agg(generation_id) as generation_ids,
+    coalesce(array_agg(generation_id) filter (where missing_since is not null), '{}') as denied
 from outputs
-where status in ('queued', 'processing') and stored_at < $1;
+where status in ('queued', 'processing') and stored_at < $1
+group by namespace;
 
 -- name: count_by_state
 -- How many requests wait, and for what; ended ones are not counted.
