@@ -13,6 +13,7 @@ from tests.chaos import gathering
 from tests.chaos.clients import INBOX, Producer, Recorder
 from tests.chaos.conductor import Conductor
 from tests.chaos.evidence import TERMINAL, Evidence
+from tests.chaos.hub import HubProcess, bought, streams
 from tests.chaos.schedule import Options, schedule
 from tests.chaos.stage import SETTLED_S, Stage, staged
 from tests.chaos.traffic import Asked, traffic
@@ -61,7 +62,8 @@ def hub_faults(share: float) -> Faults:
 
 async def play(stack: Stack, campaign: Campaign, logs: Path | None = None) -> Played:
     """Plays it on servers that are up; the replicas' logs are written into `logs`."""
-    async with staged(stack, seed=campaign.seed, delay_s=campaign.delay_s, faults=hub_faults(campaign.share)) as stage:
+    hub = HubProcess(seed=campaign.seed, delay_s=campaign.delay_s, faults=hub_faults(campaign.share))
+    async with hub, staged(stack, hub) as stage:
         troupe = Troupe(stage.variables, campaign.replicas)
         try:
             await troupe.start()
@@ -80,29 +82,27 @@ async def _play(stage: Stage, troupe: Troupe, campaign: Campaign) -> Played:
     async with Recorder(stage.amqp_url) as recorder, Producer(stage.amqp_url) as producer:
         await asyncio.sleep(SETTLED_S)  # for the queues that have just been declared
         began = time.monotonic()
-        conducting = asyncio.create_task(conductor.play(schedule(campaign.seed, campaign.options)))
-        try:
+        async with asyncio.TaskGroup() as group:  # a fault that could not be done ends the whole
+            group.create_task(conductor.play(schedule(campaign.seed, campaign.options)))
             await producer.play(asked)
             traffic_s = time.monotonic() - began
-            await conducting
-        finally:
-            conducting.cancel()
         await _until_calm(stage, recorder, asked)
         ended_s = recorder.last_at - began
         await troupe.drain()
         await _until_silent(stage, recorder)
         stored = await gathering.stored(stage.database_url)
         quarantined = await gathering.ready_messages(stage.servers, stage.amqp_url, "generation.dead")
+    ledger = await stage.hub.ledger()
     evidence = Evidence(
         asked=asked,
         confirmed=frozenset(producer.confirmed),
         heard=tuple(recorder.heard),
-        bought=gathering.ledger(stage.hub),
+        bought=bought(ledger),
         requests=stored.requests,
         outputs=stored.outputs,
         events=stored.events,
-        streams=gathering.streams(stage.hub),
-        strikes=dict(stage.hub.ledger()["strikes"]),
+        streams=streams(ledger),
+        strikes=ledger["strikes"],
         incidents=tuple(sorted(conductor.incidents, key=lambda incident: incident.began_at)),
         exit_codes=dict(troupe.exit_codes),
         quarantined=quarantined,

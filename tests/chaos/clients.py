@@ -21,9 +21,10 @@ from tests.chaos.evidence import Heard
 from tests.chaos.traffic import Asked
 
 INBOX = "chaos.inbox"
-TIMEOUT_S = 5.0
+TIMEOUT_S = 15.0
 RETRY_S = 0.25
 PREFETCH = 200
+AT_ONCE = 100  # publishes without a confirm; after an outage all that waited would time out behind one another
 # What a lost broker, or one that is still starting, makes of a publish: it may have arrived, and is sent again.
 UNKNOWN = (BrokerUnavailableError, aiormq.exceptions.DeliveryError)
 
@@ -72,6 +73,7 @@ class Producer(Client):
 
     def __init__(self, url: str) -> None:
         super().__init__(url, "chaos producer")
+        self._at_once = asyncio.Semaphore(AT_ONCE)
         self.confirmed: set[str] = set()
         self.unknown = 0
 
@@ -88,8 +90,9 @@ class Producer(Client):
         return await link.channel(confirms=True)
 
     async def _send(self, request: Asked) -> None:
-        while not await self._published(request):
-            await asyncio.sleep(RETRY_S)
+        async with self._at_once:
+            while not await self._published(request):
+                await asyncio.sleep(RETRY_S)
         self.confirmed.add(request.request_id)
 
     async def _published(self, request: Asked) -> bool:

@@ -27,7 +27,7 @@ class Conductor:
         self.incidents: list[Incident] = []
 
     async def play(self, faults: Sequence[Fault]) -> None:
-        """Returns when the last fault is over and its replacement works."""
+        """Returns when the last fault is over."""
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for fault in faults:
@@ -40,12 +40,10 @@ class Conductor:
                 async with self._leader:
                     victim = await self._troupe.wait_leader(LEADER_WITHIN_S)
                     await self._kill(fault.kind, victim)
-                await self._troupe.add()
             case FaultKind.KILL_FOLLOWER:
                 followers = self._troupe.followers()
                 if followers:
                     await self._kill(fault.kind, followers[int(fault.pick * len(followers))])
-                    await self._troupe.add()
             case FaultKind.FREEZE_LEADER:
                 await self._freeze(fault.for_s)
             case FaultKind.KILL_BROKER:
@@ -60,12 +58,13 @@ class Conductor:
                     self._note(fault.kind, began_at)
             case FaultKind.CUT_STREAM:
                 began_at = time.time()
-                if self._stage.hub.cut_streams():
+                if await self._stage.hub.cut_streams():
                     self._note(fault.kind, began_at)
 
     async def _kill(self, kind: FaultKind, victim: Replica) -> None:
         at = await self._troupe.kill(victim)
         self.incidents.append(Incident(kind, at, at, victim.name))
+        await self._troupe.add()
 
     async def _freeze(self, for_s: float) -> None:
         async with self._leader:

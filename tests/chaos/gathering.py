@@ -1,4 +1,4 @@
-"""Takes the evidence of a run together: from the database, the hub, the broker and the replicas."""
+"""Reads what a run has left in the database and the broker."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from service.sandbox import Sandbox
-from tests.chaos.evidence import Bought, EventRow, OutputRow, RequestRow, StreamSpan
+from tests.chaos.evidence import EventRow, OutputRow, RequestRow
 from tests.support.servers import Servers
 
 
@@ -56,30 +55,8 @@ async def unfinished(database_url: str) -> int:
     return count
 
 
-def ledger(hub: Sandbox) -> tuple[Bought, ...]:
-    """Every generation that the hub ever took."""
-    told = hub.ledger()
-    fates = {key: post["fate"] for post in told["posts"] for key in post["generation_ids"]}
-    return tuple(
-        Bought(
-            generation_id=entry["generation_id"],
-            prompt=entry["prompt"],
-            status=entry["status"],
-            posted_at=entry["posted_at"],
-            ended_at=entry["ended_at"],
-            fate=fates.get(entry["generation_id"], ""),
-        )
-        for entry in told["generations"]
-    )
-
-
 async def ready_messages(servers: Servers, amqp_url: str, queue: str) -> int:
     """How many messages a queue holds."""
     vhost = urlsplit(amqp_url).path[1:]
     found = json.loads(await servers.manage("GET", f"/api/queues/{vhost}/{queue}"))
     return int(found.get("messages", 0))
-
-
-def streams(hub: Sandbox) -> tuple[StreamSpan, ...]:
-    """Every stream that the hub has served."""
-    return tuple(StreamSpan(span.opened_at, span.closed_at) for span in hub.hub.broadcast.log)

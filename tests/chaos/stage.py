@@ -1,4 +1,4 @@
-"""The world of a run: a private Postgres and RabbitMQ that may be killed, and a stand-in hub that throws dice."""
+"""The world of a run: a private Postgres and RabbitMQ that may be killed, before a hub."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deploy.local.stack import Stack
-from service.sandbox import Faults, Sandbox, SandboxOptions
-from tests.support.replica import KEY, environment
+from tests.chaos.hub import HubProcess
+from tests.support.replica import environment
 from tests.support.servers import Servers
 
 GIVEN = ("DROVER_AMQP_URL", "DROVER_DATABASE_URL", "DROVER_LOCAL_RABBIT_MANAGEMENT_URL")
@@ -32,7 +32,7 @@ QUICK = {
 class Stage:
     """Servers, a database, a vhost and a hub of one run."""
 
-    def __init__(self, stack: Stack, hub: Sandbox) -> None:
+    def __init__(self, stack: Stack, hub: HubProcess) -> None:
         self._stack = stack
         self.hub = hub
         self.servers = Servers(stack.rabbit.url, stack.postgres.url, stack.rabbit.management_url)
@@ -81,19 +81,16 @@ async def servers_up(home: Path) -> AsyncIterator[Stack]:
 
 
 @asynccontextmanager
-async def staged(stack: Stack, *, seed: int, delay_s: float, faults: Faults) -> AsyncIterator[Stage]:
-    """An empty database, an empty vhost, a hub without a history."""
-    options = SandboxOptions(api_key=KEY, delay_s=delay_s, jitter_s=delay_s / 2, render=False, seed=seed)
-    async with Sandbox(options) as hub:
-        hub.faults = faults
-        stage = Stage(stack, hub)
-        template = f"drover_chaos_{os.getpid()}"
-        await stage.servers.make_template(template)
-        stage.database_url = await stage.servers.make_database(template)
-        stage.amqp_url = await stage.servers.make_vhost()
-        try:
-            yield stage
-        finally:
-            await stage.servers.drop_database(stage.database_url)
-            await stage.servers.drop_template(template)
-            await stage.servers.drop_vhost(stage.amqp_url)
+async def staged(stack: Stack, hub: HubProcess) -> AsyncIterator[Stage]:
+    """An empty database and an empty vhost, before a hub that runs."""
+    stage = Stage(stack, hub)
+    template = f"drover_chaos_{os.getpid()}"
+    await stage.servers.make_template(template)
+    stage.database_url = await stage.servers.make_database(template)
+    stage.amqp_url = await stage.servers.make_vhost()
+    try:
+        yield stage
+    finally:
+        await stage.servers.drop_database(stage.database_url)
+        await stage.servers.drop_template(template)
+        await stage.servers.drop_vhost(stage.amqp_url)

@@ -100,14 +100,14 @@ class Troupe:
     async def start(self) -> None:
         """Starts them at the same time; returns when all consume."""
         await asyncio.gather(*(self.add() for _ in range(self._size)))
+        await asyncio.gather(*(replica.ready() for replica in self.present))
 
     async def add(self) -> Replica:
-        """One more; returns when it consumes."""
+        """One more; it may be killed before it is ready."""
         replica = Replica(f"replica-{len(self.all) + 1}", self._variables)
         self.all.append(replica)
         await replica.start()
         self.present.append(replica)
-        await replica.ready()
         return replica
 
     @property
