@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup demo test check bench up down status serve lock clean
+.PHONY: help setup demo test check bench chaos up down status serve lock clean
 
 # A Python for the scripts that run before .venv exists; looked for once, and only when a target needs it.
 PYTHON ?= $(eval PYTHON := $$(shell deploy/local/python.sh))$(or $(PYTHON),$(error no Python found))
@@ -39,6 +39,9 @@ check: setup ## format, lint, types, direction of the imports, lock files, nothi
 bench: setup ## how long after the hub's completion a consumer holds the event, on an idle system
 	@$(LOCAL)/stack.py up --home $(HOME_DIR)
 	@servers=$$($(LOCAL)/stack.py env --home $(HOME_DIR)) && eval "$$servers" && $(BIN)/python -m tests.bench.idle $(ARGS)
+
+chaos: setup ## three campaigns of kills, freezes and faults, then a soak; reports are left in .local/chaos
+	@$(BIN)/python -m tests.chaos --out $(HOME_DIR)/chaos $(ARGS)
 
 up: ## start the local Postgres, RabbitMQ and sandbox
 	@$(LOCAL)/install.py demo

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from deploy.local.stack import Stack
 from service.sandbox import Faults
@@ -21,6 +24,9 @@ from tests.chaos.troupe import Troupe
 
 CALM_S = 3.0  # nothing new for so long, after the last end
 PATIENCE_S = 120.0  # for the last end, counted from the last fault
+
+
+Watch = Callable[[Stage, Troupe], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,7 @@ class Played:
     traffic_s: float  # from the first request to the last confirm
     ended_s: float  # from the first request to the last end
     unknown_publishes: int
+    load: tuple[float, float]  # of the machine over the last minute, before and after
 
 
 def hub_faults(share: float) -> Faults:
@@ -60,14 +67,15 @@ def hub_faults(share: float) -> Faults:
     )
 
 
-async def play(stack: Stack, campaign: Campaign, logs: Path | None = None) -> Played:
-    """Plays it on servers that are up; the replicas' logs are written into `logs`."""
+async def play(stack: Stack, campaign: Campaign, logs: Path | None = None, beside: Watch | None = None) -> Played:
+    """Plays it on servers that are up; the replicas' logs are written into `logs`. `beside` runs while requests
+    are sent."""
     hub = HubProcess(seed=campaign.seed, delay_s=campaign.delay_s, faults=hub_faults(campaign.share))
     async with hub, staged(stack, hub) as stage:
         troupe = Troupe(stage.variables, campaign.replicas)
         try:
             await troupe.start()
-            return await _play(stage, troupe, campaign)
+            return await _play(stage, troupe, campaign, beside)
         finally:
             await troupe.close()
             if logs is not None:
@@ -76,16 +84,20 @@ async def play(stack: Stack, campaign: Campaign, logs: Path | None = None) -> Pl
                     replica.save(logs)
 
 
-async def _play(stage: Stage, troupe: Troupe, campaign: Campaign) -> Played:
+async def _play(stage: Stage, troupe: Troupe, campaign: Campaign, beside: Watch | None) -> Played:
     asked = traffic(campaign.seed, campaign.requests, campaign.options.seconds)
     conductor = Conductor(stage, troupe)
+    load_before = os.getloadavg()[0]
     async with Recorder(stage.amqp_url) as recorder, Producer(stage.amqp_url) as producer:
         await asyncio.sleep(SETTLED_S)  # for the queues that have just been declared
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:  # a fault that could not be done ends the whole
             group.create_task(conductor.play(schedule(campaign.seed, campaign.options)))
+            watching = group.create_task(beside(stage, troupe)) if beside is not None else None
             await producer.play(asked)
             traffic_s = time.monotonic() - began
+            if watching is not None:
+                watching.cancel()
         await _until_calm(stage, recorder, asked)
         ended_s = recorder.last_at - began
         await troupe.drain()
@@ -116,6 +128,7 @@ async def _play(stage: Stage, troupe: Troupe, campaign: Campaign) -> Played:
         traffic_s=traffic_s,
         ended_s=ended_s,
         unknown_publishes=producer.unknown,
+        load=(load_before, os.getloadavg()[0]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from tests.chaos.evidence import TERMINAL, Evidence, Incident, LogLine
 from tests.chaos.schedule import FaultKind
@@ -25,10 +26,10 @@ class Recovery:
     seconds: tuple[float, ...]
     missing: int = 0
 
-    def quantile(self, share: float) -> float:
-        """The value below which that share lies."""
-        ordered = sorted(self.seconds)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return median(self.seconds)
 
 
 def recoveries(evidence: Evidence) -> list[Recovery]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -54,6 +55,10 @@ def _head(campaign: Campaign, played: Played, verdict: Verdict) -> Iterator[str]
         f"{played.ended_s:.1f} s ({rate:.0f}/s); {campaign.replicas} replicas at a time; "
         f"{played.unknown_publishes} publishes of unknown outcome, sent again"
     )
+    yield (
+        f"  {os.cpu_count()} cores; load {played.load[0]:.1f} before, {played.load[1]:.1f} after: above the number of cores, "
+        "times say little"
+    )
 
 
 def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
@@ -78,7 +83,7 @@ def _recoveries(found: Sequence[Recovery]) -> Iterator[str]:
     for one in found:
         missing = f"  NEVER SEEN {one.missing} times" if one.missing else ""
         if one.seconds:
-            yield (f"  {one.what:<64} {one.quantile(0.5):8.2f} {max(one.seconds):8.2f} {len(one.seconds):6d}{missing}")
+            yield (f"  {one.what:<64} {one.median:8.2f} {max(one.seconds):8.2f} {len(one.seconds):6d}{missing}")
         else:
             yield f"  {one.what:<64} {missing}"
 

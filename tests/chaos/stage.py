@@ -68,16 +68,17 @@ class Stage:
 @asynccontextmanager
 async def servers_up(home: Path) -> AsyncIterator[Stack]:
     """Servers of their own in `home`, removed afterwards with all they hold; what the environment names is not used."""
-    for name in GIVEN:
-        os.environ.pop(name, None)
+    given = {name: os.environ.pop(name) for name in GIVEN if name in os.environ}
     home.mkdir(parents=True, exist_ok=True)
-    stack = Stack(home)
     try:
+        await asyncio.to_thread(Stack(home).wipe)  # what a run that was killed has left
+        stack = Stack(home)
         await asyncio.to_thread(stack.up)
         yield stack
     finally:
         await asyncio.to_thread(Stack(home).wipe)
         shutil.rmtree(home, ignore_errors=True)
+        os.environ.update(given)
 
 
 @asynccontextmanager
