@@ -41,7 +41,7 @@ async def in_flight(hub: Sandbox, database_url: str, size: int) -> list[Generati
     model = hub.hub.catalog.get(MODEL)
     assert model is not None
     generations = [
-        hub.hub.accept(model, {**PARAMETERS, "prompt": f"a crowd, the face number {n}", "seed": n}, None, 1)[0]
+        hub.hub.accept(model, {**PARAMETERS, "prompt": f"a crowd, the face number {n}", "seed": n}, None, 1, at_once=False)[0]
         for n in range(1, size + 1)
     ]
     connection = await asyncpg.connect(database_url)
