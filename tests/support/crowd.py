@@ -40,10 +40,7 @@ async def in_flight(hub: Sandbox, database_url: str, size: int) -> list[Generati
     """That many (of about 1 KB in a list) of requests `crowd-1`, `crowd-2`, ..., as if submitted a moment ago."""
     model = hub.hub.catalog.get(MODEL)
     assert model is not None
-    generations = [
-        hub.hub.accept(model, {**PARAMETERS, "prompt": f"a crowd, the face number {n}", "seed": n}, None, 1, at_once=False)[0]
-        for n in range(1, size + 1)
-    ]
+    generations = [hub.hub.accept(model, _face(n), None, 1, at_once=False)[0] for n in range(1, size + 1)]
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(STORE, [generation.id for generation in generations], MODEL)
@@ -51,6 +48,10 @@ async def in_flight(hub: Sandbox, database_url: str, size: int) -> list[Generati
     finally:
         await connection.close()
     return generations
+
+
+def _face(number: int) -> dict[str, object]:
+    return {**PARAMETERS, "prompt": f"a crowd, the face number {number}", "seed": number}
 
 
 def end(hub: Sandbox, generations: Sequence[Generation]) -> None:
