@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,33 +12,11 @@ import av
 import pytest
 
 from service.sandbox import Sandbox, SandboxOptions
+from tests.support.command import drover, one_sentence
 from tests.support.replica import KEY, Process, environment, running
 
 pytestmark = pytest.mark.asyncio
 CLOSED = "127.0.0.1:1"
-
-
-async def drover(*arguments: str, **variables: str) -> tuple[int, str, str]:
-    """Runs the command; exit code, stdout, stderr."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DROVER_", "OXEN_"))}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "service",
-        *arguments,
-        env={**inherited, "COLUMNS": "200", **variables},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
-
-
-def one_sentence(told: str) -> bool:
-    """One line for people: no traceback, nothing of a library's."""
-    return told.startswith("drover: ") and told.count("\n") == 1 and "Traceback" not in told
 
 
 async def test_submit_with_wait_and_download_ends_with_an_mp4_that_plays(

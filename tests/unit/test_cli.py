@@ -56,6 +56,18 @@ def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
         ["submit", "surplus"],
         ["sandbox", "--port", "x"],
         ["config", "--json", "surplus"],
+        ["cancel"],
+        ["cancel", "not an id"],
+        ["dead", "frobnicate"],
+        ["dead", "list", "--limit", "0"],
+        ["dead", "list", "surplus"],
+        ["dead", "show"],
+        ["dead", "show", "not an id"],
+        ["dead", "replay"],
+        ["dead", "replay", "--all", "--reason", "internal"],
+        ["dead", "replay", "0123456789ab", "--all"],
+        ["dead", "replay", "0123456789AB"],
+        ["dead", "purge", "--yes"],
         ["migrate", "--force"],
     ],
 )
@@ -143,7 +155,17 @@ def test_config_says_what_the_environment_lacks_after_the_list(capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "arguments", [["submit", "--prompt", "x"], ["submit", "--prompt", "x", "--wait"], ["topology"]]
+    "arguments",
+    [
+        ["submit", "--prompt", "x"],
+        ["submit", "--prompt", "x", "--wait"],
+        ["topology"],
+        ["cancel", "r-1"],
+        ["dead", "list"],
+        ["dead", "show", "0123456789ab"],
+        ["dead", "replay", "--all"],
+        ["dead", "purge", "--all", "--yes", "--json"],
+    ],
 )
 def test_without_a_broker_a_command_fails_with_one_sentence_and_no_password(
     arguments: list[str], closed_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -181,7 +203,7 @@ def test_the_sandboxs_help_says_where_its_faults_are_explained(capsys: pytest.Ca
     assert "GET /sandbox/faults/schema" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "topology", "submit", "sandbox", "config"])
+@pytest.mark.parametrize("command", ["serve", "migrate", "topology", "submit", "cancel", "dead", "sandbox", "config"])
 def test_help_names_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(["--help"])
     assert re.search(rf"\b{command}\b", capsys.readouterr().out)

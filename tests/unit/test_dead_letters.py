@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.cli.letters import request_id_of
 from service.domain.messages import Message
-from service.rabbit.dead_letters import DeadLetter, message_of, put_away, read_dead_letter, readable, replay_of
+from service.rabbit.dead_letters import DeadLetter, put_away, read_dead_letter, readable, replay_of
 from service.rabbit.fields import Entry, encode_array, encode_table, encode_text, read_table, read_value
 from service.rabbit.properties import Encoded, Properties, Verbatim, encoded_of, tolerate_odd_properties
 from service.rabbit.topology import CANCEL_KEY, CANCELS, REQUEST_KEY, REQUESTS
-from service.wire.requests import request_id_of
 from tests.support.odd import encoded_properties, header_lists
 
 NOW = datetime(2030, 1, 31, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -41,7 +41,9 @@ def dead(message: Message, reason: str = "invalid_message", room: int = ROOM) ->
     return read_dead_letter(message.body, over_the_wire(put_away(message, reason, "0123456789ab", NOW, room)))
 
 
-def died(queue: str = REQUESTS, reason: str = "delivery_limit", key: str = REQUEST_KEY, **more: bytes) -> bytes:
+def died(
+    queue: str = REQUESTS, reason: str = "delivery_limit", key: str = REQUEST_KEY, more: Encoded | None = None
+) -> bytes:
     """One element of the broker's `x-death`."""
     facts = {
         "count": b"l" + (1).to_bytes(8, "big"),
@@ -50,7 +52,7 @@ def died(queue: str = REQUESTS, reason: str = "delivery_limit", key: str = REQUE
         "reason": encode_text(reason),
         "routing-keys": encode_array([encode_text(key), encode_text("a CC")]),
         "time": b"T" + int(NOW.timestamp()).to_bytes(8, "big"),
-        **more,
+        **(more or {}),
     }
     return b"F" + encode_table([(name.encode(), value) for name, value in facts.items()])
 
@@ -202,7 +204,7 @@ def test_what_the_broker_wrote_stays_behind_and_what_other_queues_wrote_goes_alo
 
 
 def test_an_expiration_that_the_broker_took_off_is_told() -> None:
-    letter = by_broker(deaths(died(**{"original-expiration": encode_text("1000")})))
+    letter = by_broker(deaths(died(more={"original-expiration": encode_text("1000")})))
     assert readable(letter)[0]["expiration"] == "1000"
 
 
@@ -263,4 +265,4 @@ def test_no_record_of_deaths_is_too_broken_to_be_read(entries: list[Entry], brok
     ],
 )
 def test_the_request_is_named_where_it_can_be(body: bytes, properties: Encoded, request_id: str | None) -> None:
-    assert request_id_of(message_of(read_dead_letter(body, properties))) == request_id
+    assert request_id_of(read_dead_letter(body, properties)) == request_id
