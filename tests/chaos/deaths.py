@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import aio_pika
+import aiohttp
 import asyncpg
 
 from service.postgres.database import Database
 from service.postgres.store import RequestStore
 from service.sandbox import Faults, Sandbox
-from service.sandbox.acceptance import RequestRefusedError
-from service.sandbox.answers import failure
 from tests.integration.builders import ended
 from tests.support.bus import Team, name_of
 from tests.support.killable import Replica
@@ -56,6 +55,18 @@ class Stage:
         finally:
             await connection.close()
 
+    async def in_state(self, state: str) -> None:
+        """Waits until a request is in that state."""
+        await self.until(f"select exists (select from requests where state = '{state}')")  # noqa: S608
+
+    async def let_time_pass(self) -> None:
+        """Leases and claims run out, as after six seconds, or thirty."""
+        await self.execute(
+            "do $$ begin if to_regclass('requests') is not null then "
+            "update leadership set expires_at = '-infinity'; "
+            "update requests set claim_expires_at = now() where state = 'submitting'; end if; end $$"
+        )
+
     async def streaming(self) -> None:
         """Waits until a replica listens to the hub."""
         async with asyncio.timeout(20):
@@ -80,6 +91,7 @@ class Workload:
     dead: Mapping[str, str] = {}  # the reason of each quarantined message, by message id
     replies = 1  # different ones
     delay_s = 0.1  # from a POST to the end of its generation
+    variables: Mapping[str, str] = {}
 
     async def prepare(self, stage: Stage) -> None:
         """Before the replica starts: what is sent here waits in the queue."""
@@ -213,18 +225,40 @@ class Undecidable(NotTaken):
     bought: Mapping[str, int] = {}
 
     async def prepare(self, stage: Stage) -> None:
-        def refuse(query: object) -> Any:  # noqa: ANN401 - what is never answered
-            raise RequestRefusedError(failure(500, "unknown_error", "no lists today"))
-
-        stage.hub.hub.ledger.find = refuse  # type: ignore[method-assign]
+        stage.hub.faults.list_status = 500
         await super().prepare(stage)
 
     async def play(self, stage: Stage) -> None:
-        await stage.until("select exists (select from requests where state = 'in_doubt')")
+        await stage.in_state("in_doubt")
         await stage.execute("update requests set doubted_at = now() - interval '1 day'")
 
     async def heal(self, stage: Stage) -> None:
         """It stays so."""
+
+
+class AnsweredLate(Workload):
+    """An answer that comes when the request is to be submitted again: the hub did not show for long what it had taken.
+
+    With one slot the request waits until the answer has been written. Killed before that it is bought twice, which is
+    one of the two causes that are written down: a hub that shows a generation later than the grace.
+    """
+
+    variables: Mapping[str, str] = {"DROVER_SUBMIT_CONCURRENCY": "1"}
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.hub.faults.hidden_s = HOURS
+        await super().prepare(stage)
+
+    async def play(self, stage: Stage) -> None:
+        await stage.in_state("submitting")
+        await stage.until("select exists (select from orphan_events)")  # so it is posted, and its end was heard
+        await stage.let_time_pass()
+
+
+class AnsweredTooLate(AnsweredLate):
+    """The same, before it was written."""
+
+    bought: Mapping[str, int] = {"clip": 2}
 
 
 class Early(Workload):
@@ -259,6 +293,185 @@ class CancelledAtTheHub(Workload):
         for generation in list(stage.hub.hub.ledger.active.values()):
             stage.hub.hub.cancel(generation)
         stage.hub.cut_streams()
+
+
+class Cancelled(Workload):
+    """Cancelled on request, with its generation under way."""
+
+    ends: Mapping[str, str] = {"r": "cancelled"}
+    delay_s = HOURS
+
+    async def play(self, stage: Stage) -> None:
+        await stage.told("submitted")
+        await self.stop(stage)
+
+    async def stop(self, stage: Stage) -> None:
+        """And waits until that is noted."""
+        await stage.team.cancel({"request_id": "r"})
+        await stage.until("select exists (select from requests where stop_cause is not null)")
+
+    async def heal(self, stage: Stage) -> None:
+        stage.hub.faults = Faults()
+
+
+class Expired(Cancelled):
+    """Its deadline has come."""
+
+    ends: Mapping[str, str] = {"r": "expired"}
+
+    async def stop(self, stage: Stage) -> None:
+        await stage.execute("update requests set deadline = now() where state not in ('expired', 'cancelled')")
+        await stage.until("select exists (select from requests where stop_cause is not null)")
+
+
+class CancelIgnored(Cancelled):
+    """The hub says that it ends the generation, and does not."""
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.hub.faults.deletes_ignored = 1.0
+        await super().prepare(stage)
+
+
+class CancelledTooLate(CancelIgnored):
+    """It goes on, and succeeds."""
+
+    ends: Mapping[str, str] = {"r": "succeeded"}
+
+    async def play(self, stage: Stage) -> None:
+        await super().play(stage)
+        stage.end_generations()
+
+    async def heal(self, stage: Stage) -> None:
+        """It has ended."""
+
+
+class Held(Cancelled):
+    """Cancelled while it waits: the hub wants to be asked again in an hour."""
+
+    bought: Mapping[str, int] = {}
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.hub.faults.post_status, stage.hub.faults.retry_after = 429, "3600"
+        await super().prepare(stage)
+
+    async def play(self, stage: Stage) -> None:
+        await stage.until("select exists (select from requests where state = 'accepted' and attempts = 1)")
+        await self.stop(stage)
+
+
+class HeldAndExpired(Held, Expired):
+    """Its deadline comes while it waits."""
+
+    ends: Mapping[str, str] = {"r": "expired"}
+
+
+class CancelledBefore(Cancelled):
+    """The cancel is there before its request."""
+
+    bought: Mapping[str, int] = {}
+
+    async def prepare(self, stage: Stage) -> None:
+        await stage.team.cancel({"request_id": "r"})
+
+    async def play(self, stage: Stage) -> None:
+        await stage.until("select exists (select from early_cancels) or exists (select from requests)")
+        await stage.team.send(REQUEST, reply_to=stage.team.reply_to)
+
+    async def afterwards(self, stage: Stage) -> None:
+        await self.play(stage)
+
+
+class CancelledAfterwards(Workload):
+    """What has ended is told once more to who cancels it."""
+
+    async def play(self, stage: Stage) -> None:
+        await stage.team.end_of("r")
+        await stage.team.cancel({"request_id": "r"}, reply_to=stage.team.reply_to)
+
+    async def afterwards(self, stage: Stage) -> None:
+        await stage.team.wait_for(lambda team: len(team.ends("r")) >= 2)
+
+
+class CancelledWhilePosting(Cancelled):
+    """Between the claim and the outcome of the POST."""
+
+    async def play(self, stage: Stage) -> None:
+        await stage.in_state("submitting")
+        await self.stop(stage)
+
+
+class CancelledBeforePosting(CancelledWhilePosting):
+    """After the claim, and the POST never comes."""
+
+    bought: Mapping[str, int] = {}
+
+
+class ExpiredWhilePosting(CancelledWhilePosting, Expired):
+    """The deadline comes there."""
+
+
+class TurnedAwayAndCancelled(CancelledWhilePosting):
+    """And the hub turns it away."""
+
+    bought: Mapping[str, int] = {}
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.hub.faults.post_status, stage.hub.faults.retry_after = 429, "3600"
+        await super().prepare(stage)
+
+
+class TurnedAwayAndExpired(TurnedAwayAndCancelled, ExpiredWhilePosting):
+    """Its deadline comes, and the hub turns it away."""
+
+
+class CancelledInDoubt(Cancelled):
+    """While it is looked for. It is there."""
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.hub.faults = Faults(answers_lost=1.0, list_status=500)
+        await super().prepare(stage)
+
+    async def play(self, stage: Stage) -> None:
+        await stage.in_state("in_doubt")
+        await self.stop(stage)
+        stage.hub.faults = Faults()
+
+
+class NotTakenAndCancelled(CancelledInDoubt):
+    """It is not there."""
+
+    bought: Mapping[str, int] = {}
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.hub.faults = Faults(post_status=502, list_status=500)
+        await Workload.prepare(self, stage)
+
+
+class NotTakenAndExpired(NotTakenAndCancelled, Expired):
+    """Its deadline comes while it is looked for."""
+
+    ends: Mapping[str, str] = {"r": "expired"}
+
+
+class CancelledOverHttp(Cancelled):
+    """By a caller who gets no answer, and asks once more."""
+
+    async def stop(self, stage: Stage) -> None:
+        assert stage.replica is not None
+        url = f"http://127.0.0.1:{stage.replica.port()}/v1/generations/r"
+        async with aiohttp.ClientSession() as session:
+            with suppress(aiohttp.ClientError):
+                await session.delete(url, headers={"Content-Type": "application/json"})
+
+    async def afterwards(self, stage: Stage) -> None:
+        await stage.team.cancel({"request_id": "r"})
+
+
+class QuarantinedCancel(Quarantined):
+    """A cancel that names nothing."""
+
+    async def prepare(self, stage: Stage) -> None:
+        await stage.team.cancel(b"{", message_id="not an id", reply_to=stage.team.reply_to)
 
 
 class RefusedEvent(Workload):
@@ -307,6 +520,7 @@ class Old(Workload):
             "now() - interval '40 days')",
             "insert into orphan_events (generation_id, status, received_at) "
             "values ('foreign', 'succeeded', now() - interval '2 hours')",
+            "insert into early_cancels (request_id, received_at) values ('never', now() - interval '2 days')",
         )
         await super().prepare(stage)
 
@@ -314,19 +528,21 @@ class Old(Workload):
         await stage.until(
             "select not exists (select from requests where request_id = 'old') "
             "and not exists (select from outbox where request_id in ('old', 'bad')) "
-            "and not exists (select from orphan_events)"
+            "and not exists (select from orphan_events) and not exists (select from early_cancels)"
         )
         await stage.team.send({"request_id": "old", "input": {"prompt": "once more"}})
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a replica is killed, before or after: what leads there, and what is passed on the way."""
+    """Where a replica is killed, before and after: what leads there, and what is passed on the way."""
 
     workload: type[Workload]
     via: tuple[str, ...] = ()
+    before: type[Workload] | None = None  # where the death before has another end
 
 
+STOP_WHILE_POSTING = ("hold:before:submit", "after:apply/submitting-submitting")
 # Every statement that writes, save `apply`: its moves are below.
 STATEMENTS: Mapping[str, Place] = {
     "insert_requests": Place(Workload),
@@ -334,6 +550,9 @@ STATEMENTS: Mapping[str, Place] = {
     "insert_answers": Place(Rejected),
     "claim": Place(Workload, ("after:insert_requests",)),
     "insert_orphans": Place(Early),
+    "keep_early_cancels": Place(CancelledBefore),
+    "forget_cancels": Place(CancelledBefore),
+    "repeat_ends": Place(CancelledAfterwards),
     "mark_published": Place(Workload),
     "mark_failed": Place(RefusedEvent),
     "take_lease": Place(Workload),
@@ -342,52 +561,80 @@ STATEMENTS: Mapping[str, Place] = {
     "delete_ended_requests": Place(Old),
     "delete_published_events": Place(Old),
     "delete_old_orphans": Place(Old),
+    "delete_old_cancels": Place(Old),
 }
 # Every move that a decision can make.
 MOVES: Mapping[str, Place] = {
+    "accepted-submitted": Place(AnsweredLate, ("hold:after:submit", "after:apply/in_doubt-accepted"), AnsweredTooLate),
+    "accepted-cancelled": Place(Held),
+    "accepted-expired": Place(HeldAndExpired),
     "submitting-submitted": Place(Workload),
     "submitting-accepted": Place(TurnedAway),
     "submitting-in_doubt": Place(AnswerLost),
     "submitting-failed": Place(Refused),
+    "submitting-submitting": Place(CancelledBeforePosting, ("hold:before:submit",)),
+    "submitting-cancelling": Place(CancelledWhilePosting, STOP_WHILE_POSTING),
+    "submitting-cancelled": Place(TurnedAwayAndCancelled, STOP_WHILE_POSTING),
+    "submitting-expired": Place(TurnedAwayAndExpired, STOP_WHILE_POSTING),
     "in_doubt-submitted": Place(AnswerLost),
     "in_doubt-succeeded": Place(AnswerLostAndEnded),
     "in_doubt-in_doubt": Place(NotTaken),
     "in_doubt-accepted": Place(NotTaken),
     "in_doubt-failed": Place(Undecidable),
+    "in_doubt-cancelling": Place(CancelledInDoubt),
+    "in_doubt-cancelled": Place(NotTakenAndCancelled),
+    "in_doubt-expired": Place(NotTakenAndExpired),
     "submitted-submitted": Place(TwoOutputs),
     "submitted-succeeded": Place(Workload),
     "submitted-failed": Place(FailedAtTheHub),
     "submitted-cancelled": Place(CancelledAtTheHub),
+    "submitted-cancelling": Place(Cancelled),
+    "cancelling-cancelling": Place(CancelIgnored),
+    "cancelling-cancelled": Place(Cancelled),
+    "cancelling-expired": Place(Expired),
+    "cancelling-succeeded": Place(CancelledTooLate),
 }
 # Every call that leaves something outside: at the broker, at the hub.
 CALLS: Mapping[str, Place] = {
     "acknowledge": Place(Workload),
     "submit": Place(Workload),
+    "cancel": Place(Cancelled),
     "publish_event/generation.accepted": Place(Workload),
     "publish_event/generation.submitted": Place(Workload),
     "publish_event/generation.output": Place(TwoOutputs),
     "publish_event/generation.succeeded": Place(Workload),
     "publish_event/generation.rejected": Place(Rejected),
+    "publish_command": Place(CancelledOverHttp),
     "publish_reply": Place(Workload),
     "quarantine": Place(Quarantined),
 }
 # The same places once more, on another way; and in the midst of a call.
-MORE: Mapping[str, Place] = {
-    "during:submit": Place(Unanswered),
-    "before:insert_answers": Place(Quarantined, ("after:quarantine",)),
-    "after:insert_answers": Place(Quarantined, ("after:quarantine",)),
-    "before:acknowledge": Place(Quarantined, ("after:insert_answers",)),
-    "before:quarantine": Place(Conflicting),
-    "after:quarantine": Place(Conflicting),
-    "after:publish_event/generation.succeeded": Place(Repeated, ("after:repeat_requests",)),
+MORE: Mapping[str, tuple[Place, ...]] = {
+    "during:submit": (Place(Unanswered),),
+    "before:insert_answers": (Place(Quarantined, ("after:quarantine",)),),
+    "after:insert_answers": (Place(Quarantined, ("after:quarantine",)),),
+    "before:acknowledge": (
+        Place(Quarantined, ("after:insert_answers",)),
+        Place(Cancelled, ("after:apply/submitted-cancelling",)),
+    ),
+    "after:acknowledge": (Place(Cancelled, ("after:apply/submitted-cancelling",)),),
+    "before:quarantine": (Place(Conflicting), Place(QuarantinedCancel)),
+    "after:quarantine": (Place(Conflicting), Place(QuarantinedCancel)),
+    "after:publish_event/generation.succeeded": (Place(Repeated, ("after:repeat_requests",)),),
+    "before:apply/in_doubt-in_doubt": (Place(CancelledInDoubt),),
+    "after:apply/in_doubt-in_doubt": (Place(CancelledInDoubt),),
 }
+Death = tuple[tuple[str, ...], type[Workload]]
 
 
-def deaths() -> Mapping[str, tuple[tuple[str, ...], type[Workload]]]:
+def deaths() -> Mapping[str, Death]:
     """Every way to a death with the workload that goes it, by a name for the test."""
     places = {**STATEMENTS, **{f"apply/{move}": place for move, place in MOVES.items()}, **CALLS}
-    both = {f"{side}:{name}": place for name, place in places.items() for side in ("before", "after")}
-    ways = {point: ((*place.via, point), place.workload) for point, place in both.items()}
-    for point, place in MORE.items():
-        ways[f"{point} ({place.workload.__name__})"] = ((*place.via, point), place.workload)
-    return ways
+    found: dict[str, Death] = {}
+    for name, place in places.items():
+        found[f"before:{name}"] = ((*place.via, f"before:{name}"), place.before or place.workload)
+        found[f"after:{name}"] = ((*place.via, f"after:{name}"), place.workload)
+    for point, others in MORE.items():
+        for place in others:
+            found[f"{point} ({place.workload.__name__})"] = ((*place.via, point), place.workload)
+    return found

@@ -70,6 +70,10 @@ class Replica:
         """Its log so far."""
         return [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
 
+    def port(self) -> int:
+        """Where it serves HTTP."""
+        return next(int(line["port"]) for line in self.lines() if line["event"] == "http.listening")
+
     def died_at(self) -> str | None:
         """The point at which it killed itself."""
         return next((line["point"] for line in reversed(self.lines()) if line["event"] == "died"), None)

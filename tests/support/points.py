@@ -5,7 +5,8 @@
 Points are named after what they stand before or behind: a statement of `service/postgres/sql` (each is a commit of its
 own), a move of a request (`apply/submitted-succeeded`), a call of the bus, the inbox or the hub
 (`publish_event/generation.accepted`, `acknowledge`, `submit`), the commit of the migrations. Several points are a way:
-the process dies at the last one, once it has passed the others in their order.
+the process dies at the last one, once it has passed the others in their order. With `hold:` before it, who comes to a
+point waits there until somebody else has passed the next one.
 
 Without arguments it is a stable: it reads orders from stdin, a line of JSON each (`{"variables", "way", "log"}`), forks
 a replica for each, and answers with its pid and, when that has ended, with its exit status. Interpreter and imports,
@@ -56,6 +57,7 @@ class Way:
     def __init__(self, points: Sequence[str]) -> None:
         self._left = deque(points)
         self._passed: deque[str] = deque(maxlen=SHOWN)
+        self._held: asyncio.Event | None = None
 
     def leads_to(self, point: str) -> bool:
         """Whether that is the next point."""
@@ -65,7 +67,15 @@ class Way:
         """The process is about to do it. A death before lets everything go out that was begun too early."""
         if self.leads_to(point) and len(self._left) == 1:
             await asyncio.sleep(LINGERS_S)
+        await self.waits_at(point)
         self.passed(point)
+
+    async def waits_at(self, point: str) -> None:
+        """Where the way says so, until the next point is passed."""
+        if self.leads_to(f"hold:{point}"):
+            self._left.popleft()
+            self._held = asyncio.Event()
+            await self._held.wait()
 
     def passed(self, point: str) -> None:
         """The process has come to that point. A death behind it is sudden: what was not written yet never will be."""
@@ -73,6 +83,8 @@ class Way:
         if not self.leads_to(point):
             return
         self._left.popleft()
+        if self._held is not None:
+            self._held.set()
         if not self._left:
             line = json.dumps({"event": "died", "point": point, "passed": list(self._passed)})
             os.write(1, line.encode() + b"\n")
@@ -90,7 +102,9 @@ def watch(way: Way) -> None:
     _watch_posts(way)
     _watch_call(way, RabbitBus, "publish_event", detail=lambda event: f"/{event.routing_key}")
     _watch_call(way, RabbitBus, "publish_reply")
+    _watch_call(way, RabbitBus, "publish_command")
     _watch_call(way, RabbitBus, "quarantine")
+    _watch_call(way, HubClient, "cancel")
     _watch_call(way, Transaction, "__aexit__", name="migrations")  # nothing else is more than one statement
 
 
@@ -172,6 +186,7 @@ def _watch_posts(way: Way) -> None:
             way.passed("during:submit")
             return await posting
         outcome = await submit(self, request, parameters)
+        await way.waits_at("after:submit")
         way.passed("after:submit")
         return outcome
 
