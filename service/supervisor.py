@@ -16,7 +16,7 @@ from service.cancellation import is_cancelled
 from service.domain.retry import Backoff
 
 log = structlog.get_logger(__name__)
-END_S = 15.0  # a cancelled component that still runs then is left behind, and named
+END_S = 5.0  # a cancelled component that still runs then is left behind, and named
 STEADY_S = 60.0  # a component that ran this long has recovered
 
 

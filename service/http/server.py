@@ -19,6 +19,7 @@ from service.wire.json import dumps
 
 log = structlog.get_logger(__name__)
 CHECK_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0  # for answers under way
 Check = Callable[[], Awaitable[str | None]]
 
 
@@ -55,7 +56,7 @@ class HttpServer:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
         app.add_routes(self._routes)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
         try:

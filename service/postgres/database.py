@@ -37,6 +37,8 @@ WRONG_SETTINGS = (
     asyncpg.ClientConfigurationError,
 )
 CONNECTING = "connecting"
+GIVING_BACK_S = 2.0  # what was cut off is cancelled at the server first; a silent one must not hold us twice as long
+CLOSING_S = 1.0
 SESSION = {
     "application_name": "drover",
     "jit": "off",
@@ -75,7 +77,7 @@ class Database:
         pool, self._pool = self._pool, None
         if pool is not None:
             try:
-                await asyncio.wait_for(pool.close(), 5)
+                await asyncio.wait_for(pool.close(), CLOSING_S)
             except (TimeoutError, *UNAVAILABLE):
                 pool.terminate()
 
@@ -103,11 +105,15 @@ class Database:
     @asynccontextmanager
     async def connection(self, purpose: str) -> AsyncIterator[Connection]:
         """One connection for one short purpose, which names the errors."""
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             raise DatabaseUnavailableError(f"Postgres is not connected ({purpose}).")
-        with _translated(purpose, self._pool):
-            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+        with _translated(purpose, pool):
+            connection = await pool.acquire(timeout=self._timeout_s)
+            try:
                 yield connection
+            finally:
+                await pool.release(connection, timeout=GIVING_BACK_S)
 
     async def dedicated(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pool, for LISTEN, which a pooled one forgets when it is given back."""

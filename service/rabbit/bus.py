@@ -64,8 +64,7 @@ class RabbitBus:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._own.close()
-        await self._callers.close()
+        await asyncio.gather(self._own.close(), self._callers.close())
 
     # -- publishing -----------------------------------------------------------------------------------------------
 

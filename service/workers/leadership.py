@@ -74,12 +74,13 @@ class Leadership:
     async def drain(self) -> None:
         """Publishes what is due, gives the lease back, and competes no more."""
         self._retiring = True
-        supervisor, self._supervisor = self._supervisor, None
+        supervisor = self._supervisor
         if supervisor is None:
             self._retired = True  # a lease that becomes free now is for others
             return
-        await supervisor.stop(self._grace_s)
+        await supervisor.stop(self._grace_s)  # when this is cut off, the end of `run` ends what still works
         self._retired = True
+        self._supervisor = None
         self._note(leading=False)
         await self._give_back()
 
@@ -94,7 +95,7 @@ class Leadership:
     async def _renew(self) -> None:
         while True:
             self._wakeups.lease.clear()
-            if not self._retired:
+            if self._supervisor is not None or not self._retiring:
                 await self._take()
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_S):
@@ -107,8 +108,8 @@ class Leadership:
         except TransientError as error:
             log.warning("lease.not_renewed", reason=str(error))
             return
-        if self._retiring:
-            if self._retired and term is not None:  # it was given back while we asked
+        if self._retired:
+            if term is not None:  # it was given back while we asked
                 await self._give_back()
             return
         if term is None or (self._supervisor is not None and term != self._term):
@@ -116,7 +117,7 @@ class Leadership:
         if term is not None:
             self._good_until = asked + LEASE_S
             late = time.monotonic() >= self._good_until  # a slow answer: nobody may act on it
-            if self._supervisor is None and self._ending is None and not late:
+            if self._supervisor is None and self._ending is None and not (late or self._retiring):
                 self._step_up(term)
 
     def _step_up(self, term: int) -> None:

@@ -56,8 +56,8 @@ def _head(campaign: Campaign, played: Played, verdict: Verdict) -> Iterator[str]
         f"{played.unknown_publishes} publishes of unknown outcome, sent again"
     )
     yield (
-        f"  {os.cpu_count()} cores; load {played.load[0]:.1f} before, {played.load[1]:.1f} after: above the number of cores, times "
-        "say little"
+        f"  {os.cpu_count()} cores; load {played.load[0]:.1f} before, {played.load[1]:.1f} after: "
+        "above the number of cores, times say little"
     )
 
 

@@ -31,10 +31,11 @@ class Work:
 
     name = "work"
 
-    def __init__(self, log: list[str], term: int, broken: asyncio.Event) -> None:
+    def __init__(self, log: list[str], term: int, broken: asyncio.Event, may_drain: asyncio.Event) -> None:
         self._log = log
         self._term = term
         self._broken = broken
+        self._may_drain = may_drain
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -46,7 +47,8 @@ class Work:
             self._log.append(f"ended {self._term}")
 
     async def drain(self) -> None:
-        """Finishes."""
+        """Finishes, when it may."""
+        await self._may_drain.wait()
         self._log.append(f"drained {self._term}")
 
 
@@ -56,6 +58,8 @@ class Replica:
     def __init__(self, database: Database, holder: str) -> None:
         self.log: list[str] = []
         self.broken = asyncio.Event()
+        self.may_drain = asyncio.Event()
+        self.may_drain.set()
         self.lease = LeaseStore(database, holder)
         self.elsewhere = Elsewhere(Outbox(database))
         self.metrics = Metrics()
@@ -64,7 +68,7 @@ class Replica:
         self.running = asyncio.create_task(self.leadership.run())
 
     def _components(self, term: int) -> Sequence[Component]:
-        return (Work(self.log, term, self.broken),)
+        return (Work(self.log, term, self.broken, self.may_drain),)
 
     @property
     def leading(self) -> bool:
@@ -137,6 +141,32 @@ async def test_a_replica_that_hears_of_the_lease_given_back_takes_it_at_once(
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_a_drain_that_is_cut_off_leaves_nothing_running(pair: tuple[Replica, Replica]) -> None:
+    """Its components hang, and the process ends: nothing may go on acting for a leader that is no more."""
+    first, second = pair
+    first.may_drain.clear()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await first.leadership.drain()
+    await first.stop()
+    assert first.log == ["begun 1", "ended 1"]
+    await wait_ready(lambda: second.leading)
+
+
+async def test_a_long_drain_keeps_the_lease_as_long_as_it_works(pair: tuple[Replica, Replica]) -> None:
+    first, second = pair
+    first.may_drain.clear()
+    draining = asyncio.create_task(first.leadership.drain())
+    until = time.monotonic() + 1.5 * module.LEASE_S
+    while time.monotonic() < until:
+        assert first.log == ["begun 1"]
+        assert not second.leading
+        await asyncio.sleep(0.05)  # watching over time is the point
+    first.may_drain.set()
+    await draining
+    await wait_ready(lambda: second.leading)
 
 
 async def test_a_drained_replica_competes_no_more(pair: tuple[Replica, Replica]) -> None:
