@@ -13,6 +13,7 @@ from service.domain.messages import Cancel
 from service.domain.states import Fault, StopCause
 from service.supervisor import run_together
 from service.wire.cancels import read_cancel
+from service.workers.backpressure import held_back
 from service.workers.batches import Batches
 from service.workers.ports import Delivery, Inbox, Store
 from service.workers.quarantine import Quarantine, Refusal
@@ -44,7 +45,7 @@ class Cancels:
         self._quarantine = quarantine
         self._wakeups = wakeups
         self._elsewhere = elsewhere
-        self._arrivals: Batches[Delivery] = Batches("cancels", self._take_in, AT_ONCE, self._poisoned)
+        self._arrivals: Batches[Delivery] = Batches("cancels", self._take_in, AT_ONCE, self._poisoned, held_back(inbox))
 
     def receive(self, delivery: Delivery) -> None:
         """Takes over one delivery; it is acknowledged once it is safe."""

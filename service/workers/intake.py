@@ -22,6 +22,7 @@ from service.telemetry import Metrics
 from service.wire.events import encode_accepted, encode_rejected
 from service.wire.model_schema import ModelSchema
 from service.wire.requests import RequestRules, read_message
+from service.workers.backpressure import held_back
 from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
 from service.workers.ports import Bus, Delivery, Inbox, Store
@@ -31,7 +32,6 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 DRAIN_S = 5.0
-PAUSE_AFTER_S = 3.0  # of a database that takes nothing
 CONFLICT = Fault(
     ErrorCode.IDEMPOTENCY_CONFLICT, "This request_id is known with other content; the first request is untouched."
 )
@@ -74,7 +74,7 @@ class Intake:
         self._lookup_timeout_s = lookup_timeout_s
         self._lookups: set[asyncio.Task[None]] = set()
         self._arrivals: Batches[Arrival] = Batches(
-            "intake", self._take_in, batch_limit, self._poisoned, self._hold_back
+            "intake", self._take_in, batch_limit, self._poisoned, held_back(inbox)
         )
         self._quarantine = Quarantine(store, bus, inbox, rules, wakeups, elsewhere, metrics)
 
@@ -102,14 +102,6 @@ class Intake:
                 await self._arrivals.drain()
                 await self._quarantine.drain()
         await self._inbox.settle()
-
-    def _hold_back(self, failing_s: float) -> None:
-        """While nothing can be stored, nothing is taken: each loss of the connection would cost every message at hand
-        one of its deliveries, and after twenty the broker puts it away."""
-        if failing_s == 0:
-            self._inbox.resume()
-        elif failing_s >= PAUSE_AFTER_S:
-            self._inbox.pause(f"the database has taken nothing for {failing_s:.0f} s")
 
     # -- judging --------------------------------------------------------------------------------------------------
 
