@@ -41,6 +41,7 @@ async def campaigns(options: argparse.Namespace, stack: Stack) -> int:
             seed=seed,
             requests=options.requests or USUAL.requests,
             replicas=options.replicas,
+            share=options.share,
             options=Options(
                 seconds=options.seconds or USUAL.options.seconds,
                 kills=options.kills,
@@ -56,14 +57,14 @@ async def campaigns(options: argparse.Namespace, stack: Stack) -> int:
 async def soaked(options: argparse.Namespace, stack: Stack) -> int:
     """Plays the soak; 1 when there were findings."""
     seed = (options.seed or SEEDS)[0]
-    campaign = soak(seed, options.requests or REQUESTS, options.seconds or SECONDS)
+    campaign = soak(seed, options.requests or REQUESTS, options.seconds or SECONDS, options.share)
     return await one(options.out / "soak", stack, campaign, Gauges())
 
 
 async def one(folder: Path, stack: Stack, campaign: Campaign, gauges: Gauges | None = None) -> bool:
     """Plays, judges and tells; whether there were findings."""
     async with asyncio.timeout(LIMIT_S):
-        played = await play(stack, campaign, folder, gauges.watch if gauges else None)
+        played = await play(stack, campaign, folder, gauges.measure if gauges else None)
     verdict = check(played.evidence)
     if gauges is not None:
         trends = gauges.trends()
@@ -85,6 +86,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--requests", type=int, help=f"{USUAL.requests} in a campaign, {REQUESTS} in the soak")
     parser.add_argument("--seconds", type=float, help="over which the requests are sent")
     parser.add_argument("--replicas", type=int, default=USUAL.replicas, help="in a campaign (%(default)s)")
+    parser.add_argument("--share", type=float, default=USUAL.share, help="of each of the hub's faults (%(default)s)")
     for name in ("kills", "freezes", "broker_kills", "database_restarts"):
         usual = getattr(USUAL.options, name)
         parser.add_argument("--" + name.replace("_", "-"), type=int, default=usual, help="in a campaign (%(default)s)")

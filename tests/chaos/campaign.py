@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from deploy.local.stack import Stack
 from service.sandbox import Faults
@@ -16,28 +15,31 @@ from tests.chaos import gathering
 from tests.chaos.clients import INBOX, Producer, Recorder
 from tests.chaos.conductor import Conductor
 from tests.chaos.evidence import TERMINAL, Evidence
-from tests.chaos.hub import HubProcess, bought, streams
-from tests.chaos.schedule import Options, schedule
+from tests.chaos.hub import HubProcess
+from tests.chaos.schedule import Fault, Options, schedule
 from tests.chaos.stage import SETTLED_S, Stage, staged
 from tests.chaos.traffic import Asked, traffic
 from tests.chaos.troupe import Troupe
 
-CALM_S = 3.0  # nothing new for so long, after the last end
+CALM_S = 2.0  # nothing new for so long, after the last end
+OVER_S = 1.0  # and once more, after the last replica has drained
 PATIENCE_S = 120.0  # for the last end, counted from the last fault
 
 
-Watch = Callable[[Stage, Troupe], Coroutine[Any, Any, None]]
+AtRest = Callable[[Stage, Troupe], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Campaign:
-    """What to play. `share` is the probability of each of the hub's faults."""
+    """What to play. `share` is the probability of each of the hub's faults; every one of the `waves` begins when all
+    that the former one has asked for has ended, and has a schedule of its own."""
 
     seed: int
     requests: int = 10_000
     replicas: int = 3
     share: float = 0.02
     delay_s: float = 1.5
+    waves: int = 1
     options: Options = field(default_factory=Options)
 
 
@@ -67,15 +69,15 @@ def hub_faults(share: float) -> Faults:
     )
 
 
-async def play(stack: Stack, campaign: Campaign, logs: Path | None = None, beside: Watch | None = None) -> Played:
-    """Plays it on servers that are up; the replicas' logs are written into `logs`. `beside` runs while requests
-    are sent."""
+async def play(stack: Stack, campaign: Campaign, logs: Path | None = None, at_rest: AtRest | None = None) -> Played:
+    """Plays it on servers that are up; the replicas' logs are written into `logs`. `at_rest` is awaited
+    behind every wave, when all that was asked for has ended."""
     hub = HubProcess(seed=campaign.seed, delay_s=campaign.delay_s, faults=hub_faults(campaign.share))
     async with hub, staged(stack, hub) as stage:
         troupe = Troupe(stage.variables, campaign.replicas)
         try:
             await troupe.start()
-            return await _play(stage, troupe, campaign, beside)
+            return await _play(stage, troupe, campaign, at_rest)
         finally:
             await troupe.close()
             if logs is not None:
@@ -84,47 +86,30 @@ async def play(stack: Stack, campaign: Campaign, logs: Path | None = None, besid
                     replica.save(logs)
 
 
-async def _play(stage: Stage, troupe: Troupe, campaign: Campaign, beside: Watch | None) -> Played:
+async def _play(stage: Stage, troupe: Troupe, campaign: Campaign, at_rest: AtRest | None) -> Played:
     asked = traffic(campaign.seed, campaign.requests, campaign.options.seconds)
     conductor = Conductor(stage, troupe)
     load_before = os.getloadavg()[0]
+    sent: list[Asked] = []
     async with Recorder(stage.amqp_url) as recorder, Producer(stage.amqp_url) as producer:
         await asyncio.sleep(SETTLED_S)  # for the queues that have just been declared
-        began = time.monotonic()
-        async with asyncio.TaskGroup() as group:  # a fault that could not be done ends the whole
-            group.create_task(conductor.play(schedule(campaign.seed, campaign.options)))
-            watching = group.create_task(beside(stage, troupe)) if beside is not None else None
-            await producer.play(asked)
-            traffic_s = time.monotonic() - began
-            if watching is not None:
-                watching.cancel()
-        await _until_calm(stage, recorder, asked)
-        ended_s = recorder.last_at - began
+        traffic_s = ended_s = 0.0
+        for number, wave in enumerate(_waves(asked, campaign)):
+            began = time.monotonic()
+            async with asyncio.TaskGroup() as group:  # a fault that could not be done ends the whole
+                group.create_task(conductor.play(_faults(campaign, number)))
+                await producer.play(wave)
+                traffic_s += time.monotonic() - began
+            sent += wave
+            await _until_calm(stage, recorder, sent)
+            ended_s += recorder.last_at - began
+            if at_rest is not None:
+                await at_rest(stage, troupe)
         await troupe.drain()
-        await _until_silent(stage, recorder)
-        stored = await gathering.stored(stage.database_url)
-        quarantined = await gathering.ready_messages(stage.servers, stage.amqp_url, "generation.dead")
-    ledger = await stage.hub.ledger()
-    evidence = Evidence(
-        asked=asked,
-        confirmed=frozenset(producer.confirmed),
-        heard=tuple(recorder.heard),
-        bought=bought(ledger),
-        requests=stored.requests,
-        outputs=stored.outputs,
-        events=stored.events,
-        streams=streams(ledger),
-        strikes=ledger["strikes"],
-        incidents=tuple(sorted(conductor.incidents, key=lambda incident: incident.began_at)),
-        exit_codes=dict(troupe.exit_codes),
-        quarantined=quarantined,
-        ended_at=time.time(),
-    )
-    await troupe.close()
-    log = sorted((line for replica in troupe.all for line in replica.log()), key=lambda line: line.at)
-    errors = [f"{replica.name}: {line.rstrip()}" for replica in troupe.all for line in replica.process.errors]
+        await _until_silent(stage, recorder, OVER_S)
+        evidence = await gathering.evidence(stage, troupe, recorder, producer, conductor, asked)
     return Played(
-        evidence=replace(evidence, log=tuple(log), stderr=tuple(errors)),
+        evidence=evidence,
         traffic_s=traffic_s,
         ended_s=ended_s,
         unknown_publishes=producer.unknown,
@@ -132,7 +117,22 @@ async def _play(stage: Stage, troupe: Troupe, campaign: Campaign, beside: Watch 
     )
 
 
-async def _until_calm(stage: Stage, recorder: Recorder, asked: list[Asked]) -> None:
+def _waves(asked: Sequence[Asked], campaign: Campaign) -> list[list[Asked]]:
+    """The traffic of each wave, its moments counted from the beginning of the wave."""
+    length = campaign.options.seconds / campaign.waves
+    waves: list[list[Asked]] = [[] for _ in range(campaign.waves)]
+    for request in asked:
+        number = min(int(request.at_s[0] / length), campaign.waves - 1)
+        waves[number].append(replace(request, at_s=tuple(at_s - number * length for at_s in request.at_s)))
+    return waves
+
+
+def _faults(campaign: Campaign, wave: int) -> list[Fault]:
+    options = replace(campaign.options, seconds=campaign.options.seconds / campaign.waves)
+    return schedule(campaign.seed + 1000 * wave, options)
+
+
+async def _until_calm(stage: Stage, recorder: Recorder, asked: Sequence[Asked]) -> None:
     """Until every request has its end and nothing is left to do, or until patience ends; the checker will tell."""
     give_up = time.monotonic() + PATIENCE_S
     ids = {request.request_id for request in asked}
@@ -141,14 +141,14 @@ async def _until_calm(stage: Stage, recorder: Recorder, asked: list[Asked]) -> N
         if ids <= ended and await gathering.unfinished(stage.database_url) == 0:
             break
         await asyncio.sleep(0.5)  # the consumer's events tell half of it, the database the rest
-    await _until_silent(stage, recorder)
+    await _until_silent(stage, recorder, CALM_S)
 
 
-async def _until_silent(stage: Stage, recorder: Recorder) -> None:
+async def _until_silent(stage: Stage, recorder: Recorder, calm_s: float) -> None:
     """Until the inbox is empty and nothing has come for a while."""
     give_up = time.monotonic() + PATIENCE_S
     while time.monotonic() < give_up:
         silent_s = time.monotonic() - recorder.last_at
-        if silent_s >= CALM_S and not await gathering.ready_messages(stage.servers, stage.amqp_url, INBOX):
+        if silent_s >= calm_s and not await gathering.ready_messages(stage.servers, stage.amqp_url, INBOX):
             return
         await asyncio.sleep(0.5)

@@ -38,8 +38,8 @@ def repeat(campaign: Campaign) -> str:
     """The command that plays the same again."""
     options = campaign.options
     return (
-        f"python -m tests.chaos --seed {campaign.seed} --requests {campaign.requests} --seconds {options.seconds:g} "
-        f"--replicas {campaign.replicas} --kills {options.kills} --freezes {options.freezes} "
+        f"python -m tests.chaos {'soak' if campaign.waves > 1 else 'campaign'} --seed {campaign.seed} --requests {campaign.requests} --seconds {options.seconds:g} "
+        f"--replicas {campaign.replicas} --share {campaign.share:g} --kills {options.kills} --freezes {options.freezes} "
         f"--broker-kills {options.broker_kills} --database-restarts {options.database_restarts}"
     )
 
@@ -56,8 +56,8 @@ def _head(campaign: Campaign, played: Played, verdict: Verdict) -> Iterator[str]
         f"{played.unknown_publishes} publishes of unknown outcome, sent again"
     )
     yield (
-        f"  {os.cpu_count()} cores; load {played.load[0]:.1f} before, {played.load[1]:.1f} after: "
-        "above the number of cores, times say little"
+        f"  {os.cpu_count()} cores; the machine's load {played.load[0]:.1f} before, {played.load[1]:.1f} after "
+        "(far above the number of cores, times say little)"
     )
 
 

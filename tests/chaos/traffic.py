@@ -15,7 +15,7 @@ LTX = "ltx-2-3-quality-text-to-video"
 STILL = "flux-2-dev-text-to-image"
 SEEDLESS = "kling-2-1-standard-image-to-video"
 SOURCES = ("film", "shop", "news", "lab", "mail")
-RESEND_WITHIN_S = 10.0
+RESEND_WITHIN_S = 5.0
 TWINS = 3  # requests of the same content, for a model without a seed
 
 # What is asked for, and how often. The rest are plain requests.
