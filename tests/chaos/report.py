@@ -37,11 +37,19 @@ def report(campaign: Campaign, played: Played, verdict: Verdict) -> str:
 def repeat(campaign: Campaign) -> str:
     """The command that plays the same again."""
     options = campaign.options
-    return (
-        f"python -m tests.chaos {'soak' if campaign.waves > 1 else 'campaign'} --seed {campaign.seed} --requests {campaign.requests} --seconds {options.seconds:g} "
-        f"--replicas {campaign.replicas} --share {campaign.share:g} --kills {options.kills} --freezes {options.freezes} "
-        f"--broker-kills {options.broker_kills} --database-restarts {options.database_restarts}"
-    )
+    values = {
+        "seed": campaign.seed,
+        "requests": campaign.requests,
+        "seconds": options.seconds,
+        "replicas": campaign.replicas,
+        "share": campaign.share,
+        "kills": options.kills,
+        "freezes": options.freezes,
+        "broker-kills": options.broker_kills,
+        "database-restarts": options.database_restarts,
+    }
+    what = "soak" if campaign.waves > 1 else "campaign"
+    return f"python -m tests.chaos {what} " + " ".join(f"--{name} {value:g}" for name, value in values.items())
 
 
 def _head(campaign: Campaign, played: Played, verdict: Verdict) -> Iterator[str]:
