@@ -46,6 +46,7 @@ class Settler:
         self._wakeups = wakeups
         self._metrics = metrics
         self._elsewhere = elsewhere
+        self._unconfirmed: dict[str, Decision] = {}  # writes whose answer was lost; the next look tells what became
 
     async def settle(self, cases: Sequence[Case]) -> None:
         """Applies every fact. DatabaseUnavailableError leaves it to the caller to repeat the whole, which is safe."""
@@ -58,6 +59,7 @@ class Settler:
             await self._load(waiting)
             decisions = []
             for case in waiting:
+                self._confirm(case)
                 decision = decide(case.snapshot, case.facts, now) if case.snapshot is not None else None
                 if decision is not None:
                     decisions.append((case, decision))
@@ -119,15 +121,20 @@ class Settler:
         """Writes what was decided; answers the cases that somebody else has changed meanwhile."""
         if not decisions:
             return []
-        written = await self._store.apply(
-            [(decision, encode_emissions(decision.emissions, now)) for _, decision in decisions], now
-        )
+        try:
+            written = await self._store.apply(
+                [(decision, encode_emissions(decision.emissions, now)) for _, decision in decisions], now
+            )
+        except TransientError:  # it may be written all the same
+            self._unconfirmed |= {case.request_id: decision for case, decision in decisions}
+            raise
         if any(decision.emissions for _, decision in decisions):
             self._wakeups.events.set()
             await self._elsewhere.wake_relay()
         lost: list[Case] = []
         for case, decision in decisions:
             if case.request_id in written:
+                self._unconfirmed.pop(case.request_id, None)
                 self._record(decision)
             else:
                 case.snapshot = None
@@ -141,6 +148,15 @@ class Settler:
             self._metrics.unowned.labels("answered late").inc(len(unowned))
             cause = "its POST was answered after the request had been submitted again, or had ended"
             log.error("generation.unowned", request_id=case.request_id, generation_id=unowned, cause=cause)
+
+    def _confirm(self, case: Case) -> None:
+        """Records the change that a write made whose answer was lost: nobody else would."""
+        decision, snapshot = self._unconfirmed.get(case.request_id), case.snapshot
+        if decision is None or snapshot is None or snapshot.version == decision.before.version:
+            return
+        del self._unconfirmed[case.request_id]
+        if snapshot.version == decision.before.version + 1 and snapshot.state is decision.after.state:
+            self._record(decision)
 
     def _record(self, decision: Decision) -> None:
         """One line and one count for each change of state."""

@@ -229,7 +229,7 @@ async def test_a_commit_whose_answer_was_lost_is_done_once(
 ) -> None:
     async with (
         StatementCable(database_url) as cable,
-        running(environment(amqp_url, cable.url, hub.url)),
+        running(environment(amqp_url, cable.url, hub.url)) as app,
         Team(amqp_url) as team,
     ):
         cable.lose_answer(statement)
@@ -238,6 +238,8 @@ async def test_a_commit_whose_answer_was_lost_is_done_once(
         await all_ended(team, {"request_id": "r"})
         await team.send({"request_id": "next", "input": {"prompt": "x"}})
         await all_ended(team, {"request_id": "next"})
+        for state in ("submitted", "succeeded"):  # a change of state has its line and its count all the same
+            assert app.metrics.registry.get_sample_value("drover_requests_total", {"state": state}) == 2
     assert len(hub.ledger()["generations"]) == 2
     assert [name_of(event) for event in team.of("r")] == ["accepted", "submitted", "succeeded"]
 
