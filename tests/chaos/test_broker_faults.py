@@ -200,8 +200,9 @@ async def test_a_queue_that_is_deleted_under_the_consumer_is_declared_anew_and_t
         deleted = time.monotonic()
         lost = await drover.logged("consumer.lost")
         assert lost["reason"] == "the broker ended the consumer: its queue was deleted, or has moved"
+        started = {"event": "consumer.started", "queue": REQUESTS}
         async with asyncio.timeout(10):
-            while sum(line["event"] == "consumer.started" for line in drover.lines) < 2:
+            while sum(started.items() <= line.items() for line in drover.lines) < 2:
                 await asyncio.sleep(0.02)
         await team.send({"request_id": "r", "input": {"prompt": "x"}})
         assert name_of(await team.end_of("r")) == "succeeded"

@@ -14,9 +14,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from service.app import App, build
+from service.rabbit.topology import REQUESTS
 from service.settings import load_settings
 
 KEY = "sandbox-key"
+STARTS_S = 60.0  # on a busy machine; how long a start takes is nobody's promise
 
 
 def environment(amqp_url: str, database_url: str, hub_url: str, **more: str) -> dict[str, str]:
@@ -104,8 +106,12 @@ class Process:
 
     async def ready(self) -> int:
         """Waits until it consumes and publishes; its HTTP port."""
-        await self.logged("consumer.started")
-        await self.logged_where(lambda line: line.get("event") == "bus.connected" and line["purpose"] == "publisher")
+        await self.logged_where(
+            lambda line: line.get("event") == "consumer.started" and line["queue"] == REQUESTS, STARTS_S
+        )
+        await self.logged_where(
+            lambda line: line.get("event") == "bus.connected" and line["purpose"] == "publisher", STARTS_S
+        )
         return int((await self.logged("http.listening"))["port"])
 
     def kill(self) -> None:
