@@ -528,7 +528,8 @@ class Old(Workload):
         await stage.until(
             "select not exists (select from requests where request_id = 'old') "
             "and not exists (select from outbox where request_id in ('old', 'bad')) "
-            "and not exists (select from orphan_events) and not exists (select from early_cancels)"
+            "and not exists (select from orphan_events where generation_id = 'foreign') "
+            "and not exists (select from early_cancels)"
         )
         await stage.team.send({"request_id": "old", "input": {"prompt": "once more"}})
 

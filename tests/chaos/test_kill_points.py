@@ -260,7 +260,7 @@ def test_every_move_of_a_request_has_its_deaths() -> None:
     ("adapter", "harmless"),
     [
         (RabbitBus, {"wait_connected", "run", "drain", "close"}),
-        (Consumer, {"deliver_to", "run", "drain", "settle", "close"}),
+        (Consumer, {"deliver_to", "run", "pause", "resume", "drain", "settle", "close"}),
         (HubClient, {"open", "close", "active", "sightings", "generation", "model"}),
     ],
 )
