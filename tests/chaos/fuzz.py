@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiormq
+import asyncpg
 from aiormq.abc import DeliveredMessage
 
 from service.rabbit.connection import Link
-from service.rabbit.topology import COMMANDS, DEAD, EVENTS, REQUEST_KEY, REQUESTS
+from service.rabbit.dead_letters import read_dead_letter
+from service.rabbit.properties import Encoded, Verbatim, encoded_of
+from service.rabbit.topology import CANCEL_KEY, CANCELS, COMMANDS, DEAD, EVENTS, REQUEST_KEY, REQUESTS
 from service.sandbox import Sandbox, SandboxOptions
 from tests.chaos.oddities import Oddity, oddity
 from tests.support.replica import KEY, Process, environment, get
@@ -39,18 +41,6 @@ SHOWN = 5  # examples of each fault
 LEVEL = 1.15  # what memory may grow by, from the second quarter to the last
 STARTING = ("consumer.started", "bus.connected", "http.listening")
 TERMINAL = tuple(f"generation.{end}" for end in ("succeeded", "failed", "cancelled", "expired"))
-
-
-class Properties(aiormq.spec.Basic.Properties):
-    """Properties that go out as they are."""
-
-    def __init__(self, sent: Oddity) -> None:
-        super().__init__(message_id=str(sent.number))  # the client library's; it does not leave this process
-        self.raw = sent.properties
-
-    def marshal(self) -> bytes:
-        """What follows the size in a content header."""
-        return self.raw
 
 
 class Witness(Process):
@@ -85,6 +75,8 @@ class Answers:
     ended: set[str] = field(default_factory=set)  # tracers
     ends: dict[str, set[str]] = field(default_factory=dict)  # request id: ids of its terminal events
     dead: dict[str, str] = field(default_factory=dict)  # tracer or digest of the body: reason
+    unchanged: set[str] = field(default_factory=set)  # of the dead: body and properties
+    kept: set[str] = field(default_factory=set)  # request ids that were cancelled before they came
     generations: set[str] = field(default_factory=set)
     count: int = 0
 
@@ -103,29 +95,35 @@ class Answers:
             self.generations |= {output["generation_id"] for output in event["data"]["outputs"]}
 
     async def on_dead(self, delivered: DeliveredMessage) -> None:
-        """Notes a quarantined message. What the broker itself puts there keeps its properties, however odd."""
+        """Notes a quarantined message, and whether it is what was sent."""
         self.count += 1
-        properties: Any = delivered.header.properties
-        headers = properties.headers if isinstance(properties.headers, dict) else {}
-        reason = headers.get("x-drover-reason") or f"{headers.get('x-first-death-reason')} at the broker"
-        self.dead[properties.correlation_id or ""] = self.dead[digest(bytes(delivered.body))] = str(reason)
+        letter = read_dead_letter(bytes(delivered.body), encoded_of(delivered.header.properties))
+        tracer = letter.properties.get("correlation_id", b"\0")[1:].decode("utf-8", "replace")
+        self.dead[tracer] = self.dead[digest(letter.body)] = letter.reason
+        self.unchanged |= {identity(letter.body, letter.properties)}
 
     def of(self, sent: Oddity) -> str | None:
         """What became of a message; None while nothing has."""
         if (reason := self.dead.get(sent.tracer if sent.traced else digest(sent.body))) is not None:
-            return f"dead, {reason}"
+            return f"dead, {reason}" if identity(sent.body, sent.properties) in self.unchanged else "dead and changed"
         if (request_id := self.accepted.get(sent.tracer)) is not None:
             return "ended" if request_id in self.ends else None
         if sent.tracer in self.rejected:
             return "rejected"
         if sent.tracer in self.ended or named(sent.body) in self.ends:
-            return "repeated"
-        return None
+            return "applied" if sent.kind == "cancel" else "repeated"
+        return "kept" if sent.kind == "cancel" and named(sent.body) in self.kept else None
 
 
 def digest(body: bytes) -> str:
     """A body's name."""
     return hashlib.sha256(body).hexdigest()
+
+
+def identity(body: bytes, properties: Encoded) -> str:
+    """A message's name: its body and its properties. Reasons are added to the headers, and what is kept is durable."""
+    kept = sorted(item for item in properties.items() if item[0] not in ("headers", "delivery_mode"))
+    return digest(body + repr(kept).encode())
 
 
 def named(body: bytes) -> str | None:
@@ -172,10 +170,11 @@ async def fuzz(servers: Servers, amqp_url: str, database_url: str, *, messages: 
             began = time.monotonic()
             sampling = asyncio.create_task(_sample(drover, port, report))
             waiting = await _send(amqp_url, messages, seed)
-            left = await _account(waiting, answers, report)
+            left = await _account(waiting, answers, report, database_url)
             report.seconds = time.monotonic() - began
             sampling.cancel()
-            report.redelivered = await _check_queue(servers, amqp_url, report)
+            for queue in (REQUESTS, CANCELS):
+                await _check_queue(servers, amqp_url, queue, report)
             await _check_process(drover, port, report)
             await ears.close()
         report.told = drover.told
@@ -204,8 +203,8 @@ async def _send(amqp_url: str, messages: int, seed: int) -> list[Oddity]:
             await channel.basic_publish(
                 message.body,
                 exchange=COMMANDS,
-                routing_key=REQUEST_KEY,
-                properties=Properties(message),
+                routing_key=CANCEL_KEY if message.kind == "cancel" else REQUEST_KEY,
+                properties=Verbatim(message.properties),
                 mandatory=True,
                 wait=False,
             )
@@ -216,10 +215,12 @@ async def _send(amqp_url: str, messages: int, seed: int) -> list[Oddity]:
     return sent
 
 
-async def _account(waiting: list[Oddity], answers: Answers, report: Report) -> list[Oddity]:
+async def _account(waiting: list[Oddity], answers: Answers, report: Report, database_url: str) -> list[Oddity]:
     """Waits until each message is answered, or until nothing more comes; what is left."""
+    database = await asyncpg.connect(database_url)
     heard, since = answers.count, time.monotonic()
     while waiting and time.monotonic() - since < SILENCE_S:
+        answers.kept = {row["request_id"] for row in await database.fetch("select request_id from early_cancels")}
         left = []
         for sent in waiting:
             if (outcome := answers.of(sent)) is None:
@@ -230,6 +231,7 @@ async def _account(waiting: list[Oddity], answers: Answers, report: Report) -> l
         if answers.count != heard:
             heard, since = answers.count, time.monotonic()
         await asyncio.sleep(0.5)
+    await database.close()
     return waiting
 
 
@@ -251,18 +253,18 @@ async def _sample(drover: Witness, port: int, report: Report) -> None:
         report.memory_mb = [statistics.median(quarter) for quarter in quarters if quarter]
 
 
-async def _check_queue(servers: Servers, amqp_url: str, report: Report) -> int:
-    """Waits until the broker says that nothing is left, ready or unacknowledged; answers the redeliveries."""
-    vhost = urlsplit(amqp_url).path[1:]
+async def _check_queue(servers: Servers, amqp_url: str, queue: str, report: Report) -> None:
+    """Waits until the broker says that nothing is left, ready or unacknowledged; adds the redeliveries."""
+    path = f"/api/queues/{urlsplit(amqp_url).path[1:]}/{queue}"
     found: dict[str, Any] = {}
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(20):
             while found.get("messages") != 0:
                 await asyncio.sleep(0.5)  # its statistics lag by seconds
-                found = json.loads(await servers.manage("GET", f"/api/queues/{vhost}/{REQUESTS}"))
-            return int(found.get("message_stats", {}).get("redeliver", 0))
-    report.faults.append(f"{found.get('messages')} messages stay in {REQUESTS}")
-    return int(found.get("message_stats", {}).get("redeliver", 0))
+                found = json.loads(await servers.manage("GET", path))
+    except TimeoutError:
+        report.faults.append(f"{found.get('messages')} messages stay in {queue}")
+    report.redelivered += int(found.get("message_stats", {}).get("redeliver", 0))
 
 
 async def _check_process(drover: Witness, port: int, report: Report) -> None:
@@ -286,6 +288,8 @@ def judge(left: list[Oddity], answers: Answers, bought: set[str], report: Report
         report.faults.append(f"lost: {len(left)} in all")
     if internal := [key for key, reason in answers.dead.items() if reason == "internal"]:
         report.faults.append(f"broke the service and went to quarantine: {internal[: 2 * SHOWN]}")
+    if changed := sum(n for (_, outcome), n in report.outcomes.items() if outcome == "dead and changed"):
+        report.faults.append(f"changed on the way to quarantine: {changed}")
     several = [request_id for request_id, ids in answers.ends.items() if len(ids) > 1]
     report.faults += [f"ended more than once: {request_id}" for request_id in several[:SHOWN]]
     if unended := set(answers.accepted.values()) - set(answers.ends):

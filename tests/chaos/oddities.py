@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-FLAGS = (
+# All but those for which the broker would close the channel: user_id, cluster_id, an expiration that is no number.
+PROPERTIES = (
     "content_type", "content_encoding", "headers", "delivery_mode", "priority", "correlation_id", "reply_to",
-    "expiration", "message_id", "timestamp", "type", "user_id", "app_id", "cluster_id",
+    "message_id", "timestamp", "message_type", "app_id",
 )  # fmt: skip
 MODELS = ("ltx-2-3-quality-text-to-video", "flux-2-dev-text-to-image", "llama-3-3-70b-instruct")
 FIELDS = ("model", "num_generations", "target_namespace", "priority", "deadline", "metadata", "input")
@@ -28,12 +29,13 @@ LIMIT = 256 * 1024  # the contract's, of a body
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """One message. `tracer` is its correlation id; where that is odd itself (`traced` false) it is the request id."""
+    """One message, its properties encoded. `tracer` is its correlation id; where that is odd itself (`traced` false)
+    it is the request id."""
 
     number: int
     kind: str
     body: bytes
-    properties: bytes
+    properties: Mapping[str, bytes]
     tracer: str
     traced: bool
 
@@ -55,7 +57,7 @@ def oddity(seed: int, number: int) -> Oddity:
     fields: dict[str, bytes] = {"correlation_id": short(tracer), "delivery_mode": b"\x02"}
     body = KINDS[kind][1](rng, tracer, fields)
     traced = fields["correlation_id"] == short(tracer)
-    return Oddity(number, kind, body, encode_properties(fields), tracer, traced)
+    return Oddity(number, kind, body, fields, tracer, traced)
 
 
 # -- JSON that may be odd ---------------------------------------------------------------------------------------------
@@ -205,9 +207,8 @@ def an_envelope(rng: Random, tracer: str, fields: Fields) -> bytes:
 
 def odd_properties(rng: Random, tracer: str, fields: Fields) -> bytes:
     """A sane body under properties of every type and no sense."""
-    for name in rng.sample(FLAGS, rng.randint(1, 4)):
-        if name not in ("user_id", "cluster_id", "expiration"):  # the broker would close the channel
-            fields[name] = odd_property(rng, name)
+    for name in rng.sample(PROPERTIES, rng.randint(1, 4)):
+        fields[name] = odd_property(rng, name)
     if rng.random() < 0.1:
         fields["expiration"] = short(rng.choice(("0", "1", "60000")))
     identified = "message_id" not in fields or fields["correlation_id"] != short(tracer)
@@ -220,6 +221,24 @@ def the_same_id(rng: Random, tracer: str, _: Fields) -> bytes:
     seed, number = tracer.split("-")[1:]
     request_id = f"same-{seed}-{int(number) // 200}"
     return text({"request_id": request_id, "input": {"prompt": rng.choice("aab")}}).encode()
+
+
+def a_cancel(rng: Random, tracer: str, fields: Fields) -> bytes:
+    """Of a message sent a while ago, or of one to come; sometimes of nothing."""
+    seed, number = tracer.split("-")[1:]
+    named: Pairs = [("request_id", f"fuzz-{seed}-{max(0, int(number) + rng.randint(-400, 40))}")]
+    for name in rng.sample(PROPERTIES, rng.randrange(3)):
+        if name != "correlation_id":
+            fields[name] = odd_property(rng, name)
+    match rng.randrange(10):
+        case 0 | 1:
+            return utf8(rng, mutated(rng, named))
+        case 2:
+            return bytes_of_no_sense(rng, tracer, fields)
+        case 3:
+            return utf8(rng, {"specversion": "1.0", "id": tracer, "source": "f", "type": "t", "data": dict(named)})
+        case _:
+            return text(named).encode()
 
 
 def bytes_of_no_sense(rng: Random, tracer: str, fields: Fields) -> bytes:
@@ -257,17 +276,12 @@ KINDS: Mapping[str, tuple[float, Callable[[Random, str, Fields], bytes]]] = {
     "envelope": (15, an_envelope),
     "properties": (14, odd_properties),
     "same id": (5, the_same_id),
+    "cancel": (8, a_cancel),
     "raw": (10.7, bytes_of_no_sense),
     "large": (0.3, a_large_one),
 }
 
 # -- AMQP, byte by byte (0-9-1, section 4.2.5, and RabbitMQ's types) --------------------------------------------------
-
-
-def encode_properties(fields: Mapping[str, bytes]) -> bytes:
-    """The flags and the values of a content header."""
-    flags = sum(1 << (15 - index) for index, name in enumerate(FLAGS) if name in fields)
-    return struct.pack(">H", flags) + b"".join(fields[name] for name in FLAGS if name in fields)
 
 
 def short(value: str | bytes) -> bytes:
