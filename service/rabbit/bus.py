@@ -121,6 +121,7 @@ class RabbitBus:
     async def quarantine(self, message: Message, reason: str) -> None:
         """To the dead exchange, as it came, with its reason and origin (see `dead_letters.py`)."""
         async with self._putting_away:  # one at a time: what the broker returns does not say which publish it was
+            await self._own.wait_unblocked(self._confirm_timeout_s)  # nothing waits from here to the publish
             channel = self._own.channel(QUARANTINE_CHANNEL)
             properties = put_away(message, reason, secrets.token_hex(6), utc_now(), largest_properties(channel))
             returns = Returns.of(channel)

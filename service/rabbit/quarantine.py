@@ -32,6 +32,7 @@ PAGES_PUT_BACK = 16  # commands that its client sends before it begins to merge 
 TIMEOUT_S = 10.0
 PAGE_TIMEOUT_S = 5.0
 NO_QUEUE = f"There is no queue {DEAD} on this broker; run `drover topology`."
+ALARM = "An alarm (memory or disk) keeps the broker from taking messages; end it, and replay what is still here."
 NO_WAY_BACK = f"{COMMANDS} leads to no queue for these letters, which are still here; run `drover topology`."
 
 
@@ -67,7 +68,7 @@ class Held:
 
 
 class Quarantine:
-    """One connection, with a channel to read and another to publish: an async context manager.
+    """One connection to read, and for replays another to publish, which an alarm may block: an async context manager.
 
     All methods raise BrokerUnavailableError, and UnroutableError when a queue is missing.
     """
@@ -75,6 +76,7 @@ class Quarantine:
     def __init__(self, url: str) -> None:
         self._url = url
         self._link: Link | None = None
+        self._outgoing: Link | None = None
         self._pages: list[list[int]] = []  # what is held, by page, in the order of the queue
         self._prefetch = 0
         self._consumers = 0
@@ -83,8 +85,6 @@ class Quarantine:
         self._link = link = await Link.open(self._url, "quarantine")
         try:
             self._reading = await link.channel(confirms=False)
-            self._sending = await link.channel(confirms=True)
-            self._returns = Returns.of(self._sending)
         except BaseException:
             await link.close()
             raise
@@ -97,6 +97,8 @@ class Quarantine:
             with suppress(BrokerUnavailableError):  # a broker that is away puts everything back by itself
                 await self._put_back()
             await self._link.close()
+        if self._outgoing is not None:
+            await self._outgoing.close()
 
     async def count(self) -> int:
         """How many letters there are, besides those that somebody is reading."""
@@ -123,8 +125,15 @@ class Quarantine:
         Each is acknowledged only after its confirm. Between the two a crash leaves it in both queues; replayed again,
         intake takes it for the repeat that it is.
         """
+        self._outgoing = await Link.open(self._url, "replay")
+        sending = await self._outgoing.channel(confirms=True)
         async for page in self._read(choice):
-            await self._publish([held.letter for held in page])
+            try:
+                await self._publish(sending, [held.letter for held in page])
+            except BrokerUnavailableError as error:
+                if await self._outgoing.blocked():  # the broker tells only whoever publishes
+                    raise BrokerUnavailableError(ALARM) from error
+                raise
             await self._acknowledge(page)
             for held in page:
                 yield held.letter
@@ -165,6 +174,8 @@ class Quarantine:
                 return
 
     async def _page(self, size: int) -> list[Held]:
+        link = self._link
+        assert link is not None  # noqa: S101 - entered
         arrived: list[Held] = []
         full = asyncio.Event()
         first = sum(map(len, self._pages)) + 1
@@ -187,25 +198,17 @@ class Quarantine:
                 self._prefetch = size
             await self._reading.basic_consume(DEAD, on_message, consumer_tag=tag, timeout=TIMEOUT_S)
             with suppress(TimeoutError):  # what was counted is with somebody else
-                await asyncio.wait_for(self._or_lost(full), PAGE_TIMEOUT_S)
+                await asyncio.wait_for(link.lost_or(full), PAGE_TIMEOUT_S)
             await self._reading.basic_cancel(tag, timeout=TIMEOUT_S)
         return arrived
 
-    async def _or_lost(self, event: asyncio.Event) -> None:
-        assert self._link is not None  # noqa: S101 - entered
-        waiting = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._link.lost.wait())]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
-
     # -- writing --------------------------------------------------------------------------------------------------
 
-    async def _publish(self, letters: Sequence[DeadLetter]) -> None:
+    async def _publish(self, channel: Channel, letters: Sequence[DeadLetter]) -> None:
         """Confirmed, in their order; UnroutableError when one of them did not get into a queue."""
-        before = self._returns.count
-        publishing = (self._publish_one(self._sending, letter) for letter in letters)
+        returns = Returns.of(channel)
+        before = returns.count
+        publishing = (self._publish_one(channel, letter) for letter in letters)
         for failed in await asyncio.gather(*publishing, return_exceptions=True):
             if isinstance(failed, aiormq.exceptions.DeliveryError):
                 raise UnroutableError("The queue of a letter refused it; the letter is still here.") from failed
@@ -214,7 +217,7 @@ class Quarantine:
                 if missing:
                     raise UnroutableError(NO_WAY_BACK) from failed
                 raise failed
-        if self._returns.count != before:
+        if returns.count != before:
             raise UnroutableError(NO_WAY_BACK)
 
     async def _publish_one(self, channel: Channel, letter: DeadLetter) -> None:

@@ -16,8 +16,11 @@ import pytest
 import pytest_asyncio
 
 from deploy.local.rabbit import RabbitServer
+from service.domain.errors import BrokerUnavailableError
 from service.rabbit import connection
-from service.rabbit.topology import REQUESTS
+from service.rabbit.connection import Link
+from service.rabbit.quarantine import Choice, Quarantine
+from service.rabbit.topology import DEAD, REQUESTS, declare
 from service.sandbox import Sandbox, SandboxOptions
 from tests.support.broker import wait_ready
 from tests.support.bus import LastingTeam, Team, name_of
@@ -255,3 +258,33 @@ async def test_told_to_go_while_its_broker_is_frozen_a_replica_ends_within_its_g
             assert await drover.ended() == 0
             took = time.monotonic() - told
             assert took < grace_s, took
+
+
+@pytest.mark.chaos_long  # it waits for time limits
+async def test_while_an_alarm_blocks_publishers_letters_are_listed_and_a_replay_says_why_it_does_not_work(
+    rabbit: RabbitServer, private_url: str
+) -> None:
+    link = await Link.open(private_url, "test")
+    await declare(await link.channel(confirms=False))
+    sending = await link.channel(confirms=True)
+    for number in range(3):
+        await sending.basic_publish(str(number).encode(), exchange=DEAD)
+    await link.close()
+    alarm = "{resource_limit, memory, node()}"
+    await evaluate(rabbit, f"rabbit_alarm:set_alarm({{{alarm}, []}})")
+    try:
+        assert await bodies_in_quarantine(private_url) == [b"0", b"1", b"2"]
+        async with Quarantine(private_url) as quarantine:
+            with pytest.raises(BrokerUnavailableError, match=r"(?i)alarm"):
+                await anext(quarantine.replay(Choice()))
+        assert await bodies_in_quarantine(private_url) == [b"0", b"1", b"2"]
+    finally:
+        await evaluate(rabbit, f"rabbit_alarm:clear_alarm({alarm})")
+    async with Quarantine(private_url) as quarantine:
+        assert [letter.body async for letter in quarantine.replay(Choice())] == [b"0", b"1", b"2"]
+
+
+async def bodies_in_quarantine(url: str) -> list[bytes]:
+    """What an operator sees."""
+    async with Quarantine(url) as quarantine:
+        return [held.letter.body async for held in quarantine.find(Choice())]
