@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,8 @@ SESSION = {
     "jit": "off",
     # Every statement here has its index. A plan made while a table was empty must not go on reading it whole.
     "enable_seqscan": "off",
+    # A replica that freezes within a transaction must not keep its locks from the others for long.
+    "idle_in_transaction_session_timeout": "5s",
 }
 
 
@@ -89,6 +91,15 @@ class Database:
             except asyncpg.InvalidCachedStatementError:  # once per connection after a migration
                 return await connection.fetch(statements()[name], *args)
 
+    async def fetch_after(self, lock: str, lock_args: Sequence[object], name: str, *args: Any) -> list[asyncpg.Record]:
+        """Runs the statement `lock` first, in the same transaction: the named one sees all that was committed by
+        whoever held that lock before. (Within one statement it would see the tables as they were before the wait.)"""
+        async with self.connection(name) as connection:
+            try:
+                return await _fetch_after(connection, lock, lock_args, name, *args)
+            except asyncpg.InvalidCachedStatementError:  # once per connection after a migration
+                return await _fetch_after(connection, lock, lock_args, name, *args)
+
     async def fetchval(self, name: str, *args: Any) -> Any:  # noqa: ANN401 - as the driver types a value
         """The first value of the first row, None without rows."""
         rows = await self.fetch(name, *args)
@@ -121,6 +132,14 @@ class Database:
             return await asyncpg.connect(
                 self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=SESSION
             )
+
+
+async def _fetch_after(
+    connection: Connection, lock: str, lock_args: Sequence[object], name: str, *args: object
+) -> list[asyncpg.Record]:
+    async with connection.transaction():
+        await connection.execute(statements()[lock], *lock_args)
+        return await connection.fetch(statements()[name], *args)
 
 
 async def _leave_as_it_is(_: object) -> None:

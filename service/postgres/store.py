@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import starmap
 
+from service.domain.claims import Claims, Limits
 from service.domain.decisions import Decision
 from service.domain.errors import StatementError
 from service.domain.facts import OutputReported
 from service.domain.matching import Doubt
 from service.domain.messages import Cancel, NewRequest, OutboxEvent, Pending, Repeat
-from service.domain.states import Claimed, InFlight, Request
+from service.domain.states import InFlight, Request
 from service.postgres import rows
 from service.postgres.database import Database
 
@@ -19,11 +20,12 @@ UNIQUE_VIOLATION = "23505"  # an SQLSTATE
 
 
 class RequestStore:
-    """The state of every request. Each method is one statement and one commit."""
+    """The state of every request. Each method is one statement and one commit; a claim within limits is two."""
 
-    def __init__(self, database: Database, lane: str = "default") -> None:
+    def __init__(self, database: Database, lane: str = "default", limits: Limits | None = None) -> None:
         self._database = database
         self._lane = lane
+        self._limits = limits or Limits()
 
     # -- intake ---------------------------------------------------------------------------------------------------
 
@@ -72,16 +74,42 @@ class RequestStore:
 
     # -- submitting -----------------------------------------------------------------------------------------------
 
-    async def claim(self, limit: int, holder: str, lease_s: float, now: datetime) -> list[Claimed]:
-        """Takes up to `limit` waiting requests for `lease_s` seconds, counted from before the question."""
+    async def claim(
+        self,
+        limit: int,
+        holder: str,
+        lease_s: float,
+        now: datetime,
+        *,
+        held: Sequence[str] = (),
+        only: str | None = None,
+        after: str = "",
+    ) -> Claims:
+        """Takes up to `limit` due requests for `lease_s` seconds, counted from before the question: sources in turn,
+        from the one behind `after` on; none of the namespaces `held`, or of `only` this one."""
         expires = rows.monotonic_in(lease_s)
+        limits = (self._lane, self._limits.rate_per_s, self._limits.max_in_flight)
+        asked = (limit, holder, lease_s, now, list(held), only, after, *limits)
         try:
-            found = await self._database.fetch("claim", limit, holder, lease_s, now)
+            if self._limits.any:
+                found = await self._database.fetch_after("lock_limits", (self._lane,), "claim", *asked)
+            else:
+                found = await self._database.fetch("claim", *asked)
         except StatementError as error:
             if error.code != UNIQUE_VIOLATION:
                 raise
-            return []  # another replica claimed the same unmarked content at this very moment
-        return [rows.claimed_of(row, now, expires) for row in found]
+            return Claims(contended=True)  # another replica claimed the same unmarked content at this very moment
+        claimed = tuple(rows.claimed_of(row, now, expires) for row in found if row["request_id"] is not None)
+        told = found[0]
+        return Claims(claimed, told["hold_s"], told["wait_s"], contended=told["contended"])
+
+    async def hold_off(self, seconds: float) -> None:
+        """No replica claims for so long."""
+        await self._database.fetch("hold_off", self._lane, seconds)
+
+    async def promote(self, limit: int, now: datetime) -> int:
+        """Lets up to `limit` requests be claimed whose back-off is over; answers how many there were."""
+        return int(await self._database.fetchval("promote", now, limit))
 
     async def expired_claims(self, limit: int, now: datetime | None = None) -> list[tuple[str, int]]:
         """(request id, attempt) whose claim ran out without a word; `now` only to move time in tests."""

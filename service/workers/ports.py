@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from service.domain.claims import Claims
 from service.domain.decisions import Decision
-from service.domain.facts import OutputReported, SubmitOutcome
+from service.domain.facts import OutputReported
+from service.domain.gate import Submission
 from service.domain.matching import Doubt, Sighting
 from service.domain.messages import Cancel, Message, NewRequest, OutboxEvent, OutboxRow, Pending, Repeat
-from service.domain.states import Claimed, InFlight, OutputStatus, Request
+from service.domain.states import InFlight, OutputStatus, Request
 from service.domain.upstream import Listing, ModelDescription, Sightings
 
 
@@ -67,7 +69,19 @@ class Store(Protocol):
     async def repeat(self, repeats: Sequence[Repeat], now: datetime) -> set[str]: ...
     async def known(self, request_ids: Sequence[str]) -> set[str]: ...
     async def insert_answers(self, events: Sequence[OutboxEvent], now: datetime) -> None: ...
-    async def claim(self, limit: int, holder: str, lease_s: float, now: datetime) -> list[Claimed]: ...
+    async def claim(
+        self,
+        limit: int,
+        holder: str,
+        lease_s: float,
+        now: datetime,
+        *,
+        held: Sequence[str] = (),
+        only: str | None = None,
+        after: str = "",
+    ) -> Claims: ...
+    async def hold_off(self, seconds: float) -> None: ...
+    async def promote(self, limit: int, now: datetime) -> int: ...
     async def expired_claims(self, limit: int, now: datetime | None = None) -> list[tuple[str, int]]: ...
     async def load(self, request_ids: Sequence[str]) -> dict[str, Request]: ...
     async def load_owners(self, generation_ids: Sequence[str]) -> dict[str, Request]: ...
@@ -108,7 +122,7 @@ class Lease(Protocol):
 class Hub(Protocol):
     """The Oxen hub. All but `submit` raise HubUnavailableError or HubRefusedKeyError."""
 
-    async def submit(self, request: Request, parameters: Mapping[str, object]) -> SubmitOutcome:
+    async def submit(self, request: Request, parameters: Mapping[str, object]) -> Submission:
         """One POST; never repeated, never raises: what is not known comes back as such."""
         ...
 

@@ -12,6 +12,7 @@ from service.domain.errors import TransientError
 from service.workers.ports import Store
 
 log = structlog.get_logger(__name__)
+PROMOTED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,11 @@ class Pulse:
             await asyncio.sleep(self._interval_s)
 
     async def look(self) -> None:
-        """Looks once."""
-        pending = await self._store.pending(utc_now())
+        """Looks once, after what was backed off and is due has been put among what may be claimed."""
+        now = utc_now()
+        while await self._store.promote(PROMOTED_AT_ONCE, now) == PROMOTED_AT_ONCE:
+            self._wakeups.requests.set()
+        pending = await self._store.pending(now)
         for kind in fields(pending):
             if getattr(pending, kind.name):
                 flag: asyncio.Event = getattr(self._wakeups, kind.name)

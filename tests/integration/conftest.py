@@ -14,7 +14,9 @@ from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from tests.support.servers import Servers
 
-EMPTY = "delete from requests; delete from outbox; delete from orphan_events; delete from leadership"
+EMPTY = (
+    "delete from requests; delete from outbox; delete from orphan_events; delete from leadership; delete from limits"
+)
 
 
 @pytest_asyncio.fixture(scope="session")

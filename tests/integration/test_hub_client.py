@@ -45,7 +45,7 @@ async def post(url: str, *, submit_timeout_s: float = 5.0, outputs: int = 1) -> 
     """One POST of a client of its own."""
     async with client(url, submit_timeout_s=submit_timeout_s) as hub:
         request = new_request(num_generations=outputs).request
-        return await hub.submit(request, {"prompt": "a lighthouse"})
+        return (await hub.submit(request, {"prompt": "a lighthouse"})).outcome
 
 
 # -- the POST ------------------------------------------------------------------------------------------------------
@@ -140,8 +140,8 @@ async def test_a_kept_connection_that_the_server_closes_makes_no_second_post() -
 
     async with raw_server(once) as server, client(server.url) as hub:
         request = new_request().request
-        assert isinstance(await hub.submit(request, {}), HubAccepted)
-        assert isinstance(await hub.submit(request, {}), OutcomeUnknown)
+        assert isinstance((await hub.submit(request, {})).outcome, HubAccepted)
+        assert isinstance((await hub.submit(request, {})).outcome, OutcomeUnknown)
     assert posts == 2
 
 
@@ -163,7 +163,7 @@ async def test_a_refusal_of_the_hub_is_the_requests_end_and_keeps_the_words() ->
 
 async def test_a_key_that_the_hub_does_not_take_is_not_the_requests_fault(hub: Sandbox) -> None:
     async with client(hub.url, key="wrong") as wrong:
-        outcome = await wrong.submit(new_request().request, {"prompt": "x"})
+        outcome = (await wrong.submit(new_request().request, {"prompt": "x"})).outcome
         assert isinstance(outcome, NotSent)
         assert "OXEN_API_KEY" in outcome.reason
         for ask in (wrong.active(None, ()), wrong.generation("g"), wrong.model("m")):

@@ -31,7 +31,7 @@ FILL = """
 insert into requests (request_id, state, version, sequence, source, model, input, input_checked, num_generations,
     content_hash, seed_chosen, priority, deadline, received_at, next_attempt_at, claim_expires_at, finished_at)
 select 'r' || n, s, 1, 2, 'team-' || n % 7, 'm', '{}', true, 1,
-    decode(md5(n::text), 'hex'), false, n % 10, now() + interval '30 days', now(), now(),
+    decode(md5(n::text), 'hex'), false, n % 10, now() + interval '30 days', now(), '-infinity',
     case s when 'submitting' then now() + interval '1 hour' end, case s when 'succeeded' then now() end
 from (select n, (case when n % 25 <> 0 then 'succeeded' when n <= 15000 then 'submitted' when n <= 22500 then 'accepted'
     else 'submitting' end)::request_state as s from generate_series(1, 25000) n) as made;
@@ -58,6 +58,17 @@ update requests set state = 'submitting', claim_expires_at = '2000-01-01'
 update outbox set published_at = null where substr(request_id, 2)::int > 15000;
 analyze requests, outbox
 """
+# 220,000 more: 10,000 wait, as many in a namespace that is held, and 200,000 are backed off, all of one source.
+BACKED_OFF = """
+insert into requests (request_id, state, version, sequence, source, model, input, input_checked, num_generations,
+    target_namespace, content_hash, seed_chosen, priority, deadline, received_at, next_attempt_at)
+select 'b' || n, 'accepted', 1, 2, 'team-0', 'm', '{}', true, 1, case when n % 22 = 1 then 'held' end,
+    decode(md5('b' || n), 'hex'), true, n % 10, now() + interval '30 days', now(),
+    case when n % 22 > 1 then '2090-01-01' else '-infinity' end::timestamptz + n * interval '1 second'
+from generate_series(1, 220000) n;
+analyze requests
+"""
+SOURCES = "update requests set source = 'team-' || substr(request_id, 2)::int % 500 where state = 'accepted'"
 IDS = [f"r{number}" for number in range(25, 2525, 25)]
 FIVE_HUNDRED = [f"r{number}" for number in range(25, 12525, 25)]  # all of them at the hub
 FRESH = [f"new{number}" for number in range(500)]
@@ -85,7 +96,8 @@ def _insert() -> list[Any]:
 
 
 ARGUMENTS: dict[str, list[Any]] = {
-    "claim": [64, "first", 30, LATER],
+    "claim": [64, "first", 30, LATER, [], None, "", "default", None, None],
+    "promote": [LATER, 1000],
     "load_requests": [IDS],
     "load_owners": [[f"g{key}" for key in IDS]],
     "apply": _apply(IDS),
@@ -116,7 +128,8 @@ ARGUMENTS: dict[str, list[Any]] = {
     "repeat_ends": [IDS, [None] * 100, [None] * 100, NOW],
 }
 INDEXES = {
-    "claim": {"requests_waiting", "requests_pkey"},
+    "claim": {"requests_due", "requests_pkey"},
+    "promote": {"requests_backed_off", "requests_pkey"},
     "load_requests": {"requests_pkey", "outputs_pkey"},
     "load_owners": {"outputs_generation", "requests_pkey", "outputs_pkey"},
     "apply": {"requests_pkey"},
@@ -133,7 +146,7 @@ INDEXES = {
     "repeat_requests": {"requests_pkey", "outbox_sequence"},
     "known_requests": {"requests_pkey"},
     "pending": {
-        *("requests_waiting", "outbox_due", "requests_claimed", "requests_in_doubt"),
+        *("requests_due", "outbox_due", "requests_claimed", "requests_in_doubt"),
         *("requests_cancelling", "requests_deadline"),
     },
     "outbox_backlog": set(),
@@ -286,3 +299,58 @@ async def test_a_batch_is_taken_from_a_long_backlog_without_reading_the_backlog(
     found = list(nodes(document["Plan"]))
     read = sum(node["Actual Rows"] * node["Actual Loops"] for node in found if "Index" in node["Node Type"])
     assert read < 2500, f"{name} reads {read} rows of 20,000 that wait"
+
+
+def _rows_read(document: dict[str, Any], *indexes: str) -> float:
+    """By way of these indexes; without any, of all."""
+    read: float = sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in nodes(document["Plan"])
+        if "Index Name" in node and (not indexes or node["Index Name"] in indexes)
+    )
+    return read
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_is_backed_off_or_held_is_not_read_however_much_it_is(planner: Sql, mode: str) -> None:
+    transaction = planner.transaction()
+    await transaction.start()
+    try:
+        await planner.execute(BACKED_OFF)
+        held = [64, "first", 30, NOW, ["held"], None, "", "default", None, None]
+        read = {
+            "claim": await explain(planner, "claim", mode, analyze=True, given=held),
+            "pending": await explain(planner, "pending", mode, analyze=True, given=[LATER]),
+            "promote": await explain(planner, "promote", mode, analyze=True, given=[LATER, 1000]),
+        }
+    finally:
+        await transaction.rollback()
+    for name, document in read.items():
+        print(f"{name}, {mode}: {document['Execution Time']:.1f} ms")  # noqa: T201 - a measurement, for whoever looks
+    assert _rows_read(read["claim"]) < 2500
+    assert _rows_read(read["pending"], "requests_due", "requests_backed_off") < 50
+    assert _rows_read(read["promote"]) < 50
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_many_sources_cost_no_more_than_their_number(planner: Sql, mode: str) -> None:
+    transaction = planner.transaction()
+    await transaction.start()
+    try:
+        await planner.execute(BACKLOG)
+        await planner.execute(SOURCES)
+        document = await explain(planner, "claim", mode, analyze=True)
+    finally:
+        await transaction.rollback()
+    assert _rows_read(document) < 2500, "500 sources, each with 40 that wait"
+
+
+LIMITED = [64, "first", 30, NOW, [], None, "", "default", 10.0, 500]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_is_in_flight_is_counted_by_indexes(planner: Sql, mode: str) -> None:
+    plan = (await explain(planner, "claim", mode, given=LIMITED))["Plan"]
+    judge("claim", plan)
+    used = {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
+    assert used >= {"outputs_active", "requests_claimed", "requests_in_doubt", "limits_pkey"}

@@ -68,6 +68,9 @@ async def test_a_request_that_waits_for_its_next_attempt_is_passed_over_until_th
     assert await store.pending(NOW) == Pending(
         requests=False, events=True, claims=False, doubts=False, stops=False, cancels=False
     )
+    assert await store.promote(10, NOW + 9 * SECOND) == 0
+    assert await store.promote(10, NOW + 10 * SECOND) == 1
+    assert (await store.pending(NOW)).requests
     later = await store.claim(5, "first", LEASE_S, NOW + 10 * SECOND)
     assert [item.request.request_id for item in later] == ["r-1"]
     assert later[0].request.attempts == 2
@@ -95,7 +98,8 @@ async def test_a_claim_does_not_wait_for_another_that_is_not_committed_and_takes
 ) -> None:
     await stored(store, *(f"r-{number}" for number in range(10)))
     async with sql.transaction():
-        first = {row["request_id"] for row in await sql.fetch(statements()["claim"], 4, "second", LEASE_S, NOW)}
+        asked: tuple[object, ...] = (4, "second", LEASE_S, NOW, [], None, "", "default", None, None)
+        first = {row["request_id"] for row in await sql.fetch(statements()["claim"], *asked)}
         assert first == {"r-0", "r-1", "r-2", "r-3"}
         assert set(await asyncio.wait_for(claim(store, 10), 2)) == {f"r-{number}" for number in range(4, 10)}
 
@@ -133,9 +137,9 @@ async def test_a_claim_that_ran_out_is_something_to_wake_up_for(store: RequestSt
 async def test_content_without_a_mark_of_ours_is_submitted_or_in_doubt_once_at_a_time(store: RequestStore) -> None:
     await stored(store, *(new_request(f"twin-{index}", content="same") for index in range(3)), "other")
     (first,) = [item for item in await store.claim(10, "first", LEASE_S, NOW) if item.request.request_id != "other"]
-    assert await store.claim(10, "second", LEASE_S, NOW) == []
+    assert not await store.claim(10, "second", LEASE_S, NOW)
     await store.apply([decided(first.request, OutcomeUnknown("reset"))], NOW)
-    assert await store.claim(10, "second", LEASE_S, NOW) == []
+    assert not await store.claim(10, "second", LEASE_S, NOW)
     (doubt,) = await store.doubts(10)
     assert (doubt.request.request_id, doubt.parameters, doubt.doubted_at) == ("twin-0", {"prompt": "same"}, NOW)
     await store.apply([decided(doubt.request, FoundUpstream(("g0",)))], NOW)
@@ -150,5 +154,84 @@ async def test_a_look_that_finds_nothing_is_counted_and_a_resubmission_begins_an
         assert doubt.request.doubt_looks == looks
         await store.apply([decided(doubt.request, NotFoundUpstream(1, looks + 1))], NOW + SECOND)
     assert await store.doubts(10) == []
+    assert await store.promote(10, NOW + SECOND) == 1
     (again,) = await store.claim(10, "second", LEASE_S, NOW + SECOND)
     assert (again.request.attempts, again.request.doubt_looks) == (2, 0)
+
+
+# -- fairness ---------------------------------------------------------------------------------------------------------
+
+MANY = """
+insert into requests (request_id, state, version, sequence, source, model, input, input_checked, num_generations,
+    content_hash, seed_chosen, priority, deadline, received_at, next_attempt_at)
+select $1 || '-' || n, 'accepted', 1, 1, $1, 'm', '{}', true, 1, sha256(convert_to($1 || n, 'utf8')), false, 4,
+    $3::timestamptz + interval '1 day', $3, '-infinity'
+from generate_series(1, $2::integer) n
+"""
+
+
+async def test_ten_of_a_source_are_not_delayed_by_ten_thousand_of_another(store: RequestStore, sql: Sql) -> None:
+    await sql.execute(MANY, "many", 10_000, NOW)
+    await stored(store, *(new_request(f"few-{number}", source="few") for number in range(10)))
+    claimed_first = await claim(store, 64)
+    assert {f"few-{number}" for number in range(10)} < set(claimed_first)
+    assert len(claimed_first) == 64
+
+
+async def test_not_even_where_a_claim_has_room_for_one(store: RequestStore, sql: Sql) -> None:
+    await sql.execute(MANY, "many", 10_000, NOW)
+    await stored(store, *(new_request(f"few-{number}", source="few") for number in range(10)))
+    sources, after = [], ""
+    for _ in range(21):
+        (item,) = await store.claim(1, "first", LEASE_S, NOW, after=after)
+        after = item.request.source
+        sources.append(after)
+    assert sources == ["few", "many"] * 10 + ["many"]
+
+
+async def test_sources_have_their_turns_one_after_the_other_where_there_are_more_than_a_claim_has_room_for(
+    store: RequestStore,
+) -> None:
+    news = [new_request(f"{source}-{number}", source=source) for source in "abcde" for number in range(3)]
+    await stored(store, *news)
+    turns, after = "", ""
+    for _ in range(8):
+        claims = await store.claim(2, "first", LEASE_S, NOW, after=after)
+        after = claims[-1].request.source
+        turns += "".join(item.request.source for item in claims)
+    assert turns == "abcdeabcdeabcde"
+
+
+async def test_claims_are_answered_in_the_order_in_which_they_came_up(store: RequestStore) -> None:
+    await stored(store, *(new_request(f"a-{n}", source="a", priority=n) for n in range(4)))
+    await stored(store, *(new_request(f"b-{n}", source="b", priority=n) for n in range(2)))
+    assert await claim(store, 10) == ["a-3", "b-1", "a-2", "b-0", "a-1", "a-0"]
+
+
+async def test_a_held_namespace_is_passed_over_and_only_it_can_be_asked_for(store: RequestStore) -> None:
+    await stored(
+        store,
+        new_request("own"),
+        new_request("held", target_namespace="unpaid"),
+        new_request("other", target_namespace="paid", priority=0),
+    )
+    claims = await store.claim(10, "first", LEASE_S, NOW, held=["unpaid"])
+    assert [item.request.request_id for item in claims] == ["own", "other"]
+    claims = await store.claim(10, "first", LEASE_S, NOW, only="unpaid")
+    assert [item.request.request_id for item in claims] == ["held"]
+
+
+async def test_priority_counts_across_the_namespaces_of_a_source(store: RequestStore) -> None:
+    namespaces = [None, "acme", "globex"]
+    news = [new_request(f"r-{n}", priority=n, target_namespace=namespaces[n % 3]) for n in range(9)]
+    await stored(store, *news)
+    assert await claim(store, 10) == [f"r-{n}" for n in range(8, -1, -1)]
+
+
+async def test_a_claim_that_others_left_empty_handed_says_so(store: RequestStore, sql: Sql) -> None:
+    await stored(store, *(f"r-{number}" for number in range(6)))
+    async with sql.transaction():
+        await sql.fetch("select from requests for update")
+        assert (await store.claim(2, "first", LEASE_S, NOW)).contended
+    claims = await store.claim(10, "first", LEASE_S, NOW)
+    assert (len(claims), claims.contended) == (6, False)

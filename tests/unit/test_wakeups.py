@@ -17,11 +17,19 @@ pytestmark = pytest.mark.asyncio
 
 
 class Waiting:
-    """As much of the store as the pulse asks: is there work? Each answer once, then nothing."""
+    """As much of the store as the pulse asks: is there work? Each answer once, then nothing. `backed_off` requests may
+    be claimed once they are promoted."""
 
-    def __init__(self, *answers: Pending | Exception) -> None:
+    def __init__(self, *answers: Pending | Exception, backed_off: int = 0) -> None:
         self._answers = list(answers)
+        self.backed_off = backed_off
         self.idle = asyncio.Event()
+
+    async def promote(self, limit: int, now: datetime) -> int:
+        assert now.tzinfo is not None
+        promoted = min(limit, self.backed_off)
+        self.backed_off -= promoted
+        return promoted
 
     async def pending(self, now: datetime) -> Pending:
         assert now.tzinfo is not None
@@ -49,6 +57,12 @@ async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: Pending) 
     wakeups = Wakeups()
     await pulse(Waiting(pending), wakeups).look()
     assert flags(wakeups) == pending
+
+
+async def test_all_that_was_backed_off_and_is_due_may_be_claimed_after_one_look() -> None:
+    store = Waiting(backed_off=2500)
+    await pulse(store, Wakeups()).look()
+    assert store.backed_off == 0
 
 
 async def test_a_flag_that_somebody_set_is_not_taken_back() -> None:

@@ -1,30 +1,71 @@
 -- name: claim
--- Takes up to $1 waiting requests for one replica: sources in turn, within a source by priority, then by age.
--- The sources come from a loose index scan, so the cost follows the number of sources and not of requests. What makes a
--- candidate ours is its version, never `state = 'accepted'` once more: that would invite a scan of all that wait.
--- Content without a mark of ours goes one at a time: none while another is submitting or in doubt. There are more
--- candidates than wanted, so that replicas that claim at the same moment do not leave one of them empty-handed.
-with recursive sources as (
-    (select source from requests where state = 'accepted' order by source limit 1)
+-- Takes up to $1 due requests for one replica: sources in turn, from the one behind $7 on, within a source by priority,
+-- then by age; none of the namespaces $5, or only those of $6. What comes up first and does not fit into the limits
+-- lets nothing behind it pass, or the small would starve the large.
+-- Sources and their namespaces come from a loose index scan, so the cost follows their number and not that of requests;
+-- from n of them, 2 * $1 candidates are sure to come when 2 * $1 - n + 1 of each are looked at. More candidates than
+-- wanted, so that replicas that claim at the same moment do not leave one of them empty-handed; where they do all the
+-- same, the claim was `contended`. What makes a candidate ours is its version, never `state = 'accepted'` once more: that
+-- would invite a scan of all that wait. Content without a mark of ours goes one at a time: none while another is
+-- submitting or in doubt.
+-- $9 POSTs a second (a tenth of a second's worth at once) and $10 generations in flight, of all replicas of the lane $8:
+-- with either, the caller holds the row of `lock_limits`. Answers one row at the least, with what there is to wait for.
+with recursive queues as (
+    (select source, coalesce(target_namespace, '') as namespace
+     from requests
+     where state = 'accepted' and next_attempt_at = '-infinity'
+     order by source, coalesce(target_namespace, '')
+     limit 1)
     union all
-    select (select r.source from requests r where r.state = 'accepted' and r.source > s.source
-            order by r.source limit 1)
-    from sources s
-    where s.source is not null
+    select following.source, following.namespace
+    from queues q
+    cross join lateral (
+        select r.source, coalesce(r.target_namespace, '') as namespace
+        from requests r
+        where r.state = 'accepted' and r.next_attempt_at = '-infinity'
+            and (r.source, coalesce(r.target_namespace, '')) > (q.source, q.namespace)
+        order by r.source, coalesce(r.target_namespace, '')
+        limit 1
+    ) as following
+),
+open_queues as (
+    select source, namespace from queues where namespace <> all ($5::text[]) and ($6::text is null or namespace = $6)
+),
+budget as materialized (
+    select
+        moment,
+        greatest(0, extract(epoch from l.not_before - moment))::float8 as hold_s,
+        case when $9::float8 is not null then
+            least(greatest(1, $9 / 10), l.tokens + greatest(0, extract(epoch from moment - l.refilled_at))::float8 * $9)
+        end as tokens,
+        case when $10::integer is not null then
+            (select count(*) from (select from outputs where status in ('queued', 'processing') limit $10) as active)
+            + (select coalesce(sum(num_generations), 0) from requests where state = 'submitting')
+            + (select coalesce(sum(num_generations), 0) from requests where state = 'in_doubt')
+        end as in_flight
+    from (select clock_timestamp() as moment) as present
+    left join limits l on l.lane = $8
+),
+allowance as (
+    select
+        moment, hold_s, tokens, in_flight,
+        case when hold_s > 0 then 0 else least($1, floor(tokens)::bigint) end as posts
+    from budget
 ),
 waiting as (
     select
-        c.request_id, c.version, c.turn, c.arrival,
-        row_number() over (partition by c.unmarked_content, c.mark order by c.turn, c.arrival) as twin
-    from sources s
+        c.request_id, c.version, c.source, c.arrival, c.unmarked_content, c.mark,
+        row_number() over (partition by c.source order by c.priority desc, c.arrival) as turn
+    from open_queues q
     cross join lateral (
         select
-            r.request_id, r.version, r.arrival,
+            r.request_id, r.version, r.source, r.priority, r.arrival,
             case when not r.seed_chosen then r.content_hash end as unmarked_content,
-            case when r.seed_chosen then r.arrival end as mark,
-            row_number() over (order by r.priority desc, r.arrival) as turn
+            case when r.seed_chosen then r.arrival end as mark
         from requests r
-        where r.state = 'accepted' and r.source = s.source and r.next_attempt_at <= $4 and r.deadline > $4
+        where r.state = 'accepted' and r.next_attempt_at = '-infinity'
+            and r.source = q.source and coalesce(r.target_namespace, '') = q.namespace
+            and r.deadline > $4
             and (
                 r.seed_chosen
                 or not exists (
@@ -35,34 +76,70 @@ waiting as (
                 )
             )
         order by r.priority desc, r.arrival
-        limit 4 * $1
+        limit (select greatest(1, 2 * $1::bigint - count(distinct source) + 1) from open_queues)
     ) c
-    where s.source is not null
 ),
 candidates as (
-    select request_id, version, turn, arrival from waiting where twin = 1 order by turn, arrival limit 4 * $1
+    select request_id, version, row_number() over (order by turn, source <= $7, source) as place
+    from (
+        select
+            request_id, version, source, turn,
+            row_number() over (partition by unmarked_content, mark order by turn, arrival) as twin
+        from waiting
+    ) as apart
+    where twin = 1
+    order by place
+    limit 2 * $1
 ),
 locked as (
-    select r.request_id
+    select r.request_id, r.num_generations, c.place
     from requests r
     join candidates c on c.request_id = r.request_id and c.version = r.version
-    order by c.turn, c.arrival
-    limit $1
+    order by c.place
+    limit (select posts from allowance)
     for update of r skip locked
+),
+fitting as (
+    select
+        request_id, place,
+        sum(num_generations) over (order by place) as generations,
+        row_number() over (order by place) as nth
+    from locked
+),
+claimed as (
+    update requests r
+    set state = 'submitting',
+        version = r.version + 1,
+        attempts = r.attempts + 1,
+        attempted_at = $4,
+        claimed_by = $2,
+        claim_expires_at = clock_timestamp() + make_interval(secs => $3)
+    from fitting f
+    cross join allowance a
+    where r.request_id = f.request_id
+        and (a.in_flight is null or a.in_flight + f.generations <= $10 or (a.in_flight = 0 and f.nth = 1))
+    returning
+        f.place, r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+        r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
+        r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at, r.input,
+        r.input_checked, r.seed_chosen
+),
+spent as (
+    update limits l
+    set tokens = a.tokens - (select count(*) from claimed), refilled_at = a.moment
+    from allowance a
+    where l.lane = $8 and a.tokens is not null
 )
-update requests r
-set state = 'submitting',
-    version = r.version + 1,
-    attempts = r.attempts + 1,
-    attempted_at = $4,
-    claimed_by = $2,
-    claim_expires_at = clock_timestamp() + make_interval(secs => $3)
-from locked l
-where r.request_id = l.request_id
-returning
-    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
-    r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at, r.input, r.input_checked, r.seed_chosen;
+select
+    a.hold_s,
+    (select count(*) from locked) < least(a.posts, (select count(*) from candidates)) as contended,
+    coalesce(greatest(0, (1 - a.tokens + (select count(*) from claimed)) / $9), 0) as wait_s,
+    c.request_id, c.version, c.state, c.sequence, c.source, c.model, c.num_generations, c.received_at,
+    c.target_namespace, c.seed, c.attempts, c.submitted_at, c.finished_at, c.error, c.metadata, c.correlation_id,
+    c.reply_to, c.traceparent, c.tracestate, c.doubt_looks, c.stop_cause, c.stop_requested_at, c.input, c.input_checked, c.seed_chosen
+from allowance a
+left join claimed c on true
+order by c.place;
 
 -- name: load_requests
 -- Requests with their outputs, a row for each output (one row with nulls where there is none yet).
@@ -212,7 +289,7 @@ select state::text, count(*) from requests where finished_at is null group by st
 -- What a replica should wake up for: requests to claim, events to publish, claims that ran out, doubts, stops, cancels
 -- that came before their request.
 select
-    exists (select from requests where state = 'accepted' and next_attempt_at <= $1) as requests,
+    exists (select from requests where state = 'accepted' and next_attempt_at = '-infinity') as requests,
     exists (select from outbox where published_at is null and next_attempt_at <= $1) as events,
     exists (select from requests where state = 'submitting' and claim_expires_at <= clock_timestamp()) as claims,
     exists (select from requests where state = 'in_doubt') as doubts,
