@@ -1,4 +1,5 @@
 """The composition root: the only file that knows every class. Constructors do no I/O; `start` does."""
+# More than 300 lines because every part is put together here, each with its own few arguments.
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from uuid import uuid4
 
 import structlog
 
+from service.domain.claims import Limits
 from service.domain.errors import DatabaseUnavailableError
+from service.domain.gate import GatePolicy
 from service.domain.patience import Patience
 from service.domain.retry import Backoff
 from service.http.generations import Generations
@@ -42,6 +45,7 @@ from service.workers.cancels import Cancels
 from service.workers.catalogue import Catalogue
 from service.workers.doubts import Doubts
 from service.workers.gap import Gap
+from service.workers.gatekeeper import Gatekeeper
 from service.workers.intake import Intake
 from service.workers.janitor import Janitor
 from service.workers.leadership import Leadership
@@ -68,7 +72,8 @@ class App:
         self.metrics = Metrics()
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.database = Database(settings.database_url.get_secret_value())
-        self.store = RequestStore(self.database)
+        limits = Limits(settings.submit_rate_per_s, settings.max_in_flight)
+        self.store = RequestStore(self.database, limits=limits)
         self.outbox = Outbox(self.database)
         self.lease = LeaseStore(self.database, self.holder)
         base_url, api_key = settings.base_url.get_secret_value(), settings.api_key.get_secret_value()
@@ -84,6 +89,7 @@ class App:
         self.consumer = Consumer(amqp_url, REQUESTS)
         self.cancels_consumer = Consumer(amqp_url, CANCELS)
         self.patience = Patience()
+        self.gate_policy = GatePolicy(settings.submit_concurrency)
         for name, part in overrides.items():
             setattr(self, name, part)
         self._connect_parts()
@@ -123,12 +129,14 @@ class App:
             self.elsewhere,
         )
         self.cancels_consumer.deliver_to(self.cancels.receive)
+        self.gatekeeper = Gatekeeper(self.gate_policy, self.metrics)
         self.submitter = Submitter(
             self.store,
             self.hub,
             self.catalogue,
             self.settler,
             self.gap,
+            self.gatekeeper,
             self.wakeups,
             self.metrics,
             holder=self.holder,
@@ -178,7 +186,15 @@ class App:
         )
         surplus = Surplus(self.store, self.hub, self.metrics, patience=self.patience)
         return (
-            Listener(self.stream, self.settler, reconciler, self.lease, self.metrics, term=term),
+            Listener(
+                self.stream,
+                self.settler,
+                reconciler,
+                self.lease,
+                self.metrics,
+                term=term,
+                freed=self.wakeups.requests if self.settings.max_in_flight is not None else None,
+            ),
             reconciler,
             Doubts(
                 self.store,
@@ -271,7 +287,7 @@ class App:
     def _details(self) -> Mapping[str, object]:
         # No reason to be not ready: that an alarm of the broker takes the replicas away would help nobody.
         publishing = f"blocked by the broker: {ALARM}" if self.bus.blocked else "open"
-        return {"leading": self.leadership.leading, "publishing": publishing}
+        return {"leading": self.leadership.leading, "publishing": publishing, "paused": self.gatekeeper.paused()}
 
     async def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Waits until both connections to the broker stand. BrokerUnavailableError."""

@@ -58,6 +58,12 @@ class Metrics:
         self.publishing_blocked = Gauge(
             "drover_publishing_blocked", "1 while an alarm of the broker blocks publishers.", registry=registry
         )
+        self.submission_paused = Gauge(
+            "drover_submission_paused", "1 while nothing of the scope is sent.", ["scope", "reason"], registry=registry
+        )
+        self.breaker_open = Gauge(
+            "drover_breaker_open", "1 while submission is paused because the hub fails.", registry=registry
+        )
         self.leading = Gauge("drover_leading", "1 while this replica leads.", registry=registry)
 
     def batch(self, step: str, size: int, seconds: float) -> None:

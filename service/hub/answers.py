@@ -6,7 +6,6 @@ Shapes and their variants: the hub's API reference (async queue, events, errors)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeGuard
@@ -22,16 +21,18 @@ from service.domain.facts import (
     OutputReported,
     SubmitOutcome,
 )
+from service.domain.gate import MOST_WAIT_S, Healthy, Held, Limited, Reason, Signal, Unclear
 from service.domain.matching import Sighting
 from service.domain.states import Fault, OutputStatus
 from service.domain.upstream import ModelDescription
 
 REFUSALS = (400, 404, 415, 422)
 HELD = (401, 402, 403)
+HOLDS = {401: Reason.UNAUTHENTICATED, 402: Reason.UNPAID, 403: Reason.FORBIDDEN, 404: Reason.FOREIGN}
 HOLD_S = 15.0
 MAX_ID_CHARS = 200
 MILLISECONDS = 1e11  # as seconds, that is the year 5138
-MAX_RETRY_AFTER_S = 3600.0
+NO_WAIT_TOLD = timedelta(seconds=1)
 URL_PATHS = (("result_url",), ("url",), ("videos", 0, "url"), ("video", "url"), ("images", 0, "url"), ("result", "url"))
 
 
@@ -59,7 +60,8 @@ def read_error(document: object) -> tuple[str | None, str] | None:
 def read_submit(status: int, body: bytes, retry_after: str | None, now: datetime) -> SubmitOutcome:
     """What the answer to the POST means. Whatever is not surely a refusal or an acceptance is unknown."""
     if status == 429:
-        return NotSent("the hub asks for fewer requests (429)", now + _retry_after(retry_after, now))
+        wait = _retry_after(retry_after, now)
+        return NotSent("the hub asks for fewer requests (429)", now + (NO_WAIT_TOLD if wait is None else wait))
     document = read_json(body)
     error = read_error(document)
     if status in HELD:
@@ -77,6 +79,23 @@ def read_submit(status: int, body: bytes, retry_after: str | None, now: datetime
             return _held(401, now) if error[0] == "unauthenticated" else _refused(error)
         return OutcomeUnknown(f"the hub answered {status} without generation ids")
     return OutcomeUnknown(f"the hub answered {status}")
+
+
+def read_signal(status: int, outcome: SubmitOutcome, retry_after: str | None, now: datetime) -> Signal:
+    """What the same answer says of the hub, whoever asked."""
+    match outcome:
+        case HubAccepted() | HubRefused():
+            return Healthy()
+        case OutcomeUnknown():
+            return Unclear(_seconds(_retry_after(retry_after, now)))
+        case NotSent() if status == 429:
+            return Limited(_seconds(_retry_after(retry_after, now)))
+        case NotSent():
+            return Held(HOLDS.get(status, Reason.UNAUTHENTICATED))  # in a 200, only that one is told
+
+
+def _seconds(wait: timedelta | None) -> float | None:
+    return None if wait is None else wait.total_seconds()
 
 
 def _generation_ids(document: object) -> tuple[str, ...]:
@@ -100,22 +119,18 @@ def _refused(error: tuple[str | None, str]) -> HubRefused:
 
 def _held(status: int, now: datetime) -> NotSent:
     """Not the request's fault: it waits until somebody has mended the key, the account or the address."""
-    remedy = {
-        401: "the hub does not take the key; check OXEN_API_KEY",
-        402: "the account at the hub has no credits; top it up",
-        403: "the key may not do this at the hub; check OXEN_API_KEY and the namespace",
-        404: "what answers at OXEN_BASE_URL is not the hub; check the address",
-    }[status]
-    return NotSent(f"{remedy} ({status})", now + timedelta(seconds=HOLD_S))
+    return NotSent(f"{HOLDS[status].remedy} ({status})", now + timedelta(seconds=HOLD_S))
 
 
-def _retry_after(value: str | None, now: datetime) -> timedelta:
-    """Retry-After as seconds or as a date (RFC 9110, section 10.2.3); one second when there is none."""
-    seconds = 1.0
-    if value is not None:
-        with suppress(ValueError, OverflowError):  # rubbish, or a date with an offset of centuries
-            seconds = float(value) if value.isdecimal() else _seconds_until(value, now)
-    return timedelta(seconds=min(max(seconds, 0.0), MAX_RETRY_AFTER_S))
+def _retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """Retry-After as seconds or as a date (RFC 9110, section 10.2.3); None when there is none, or rubbish."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value) if value.isdecimal() else _seconds_until(value, now)
+    except (ValueError, OverflowError):  # rubbish, or a date with an offset of centuries
+        return None
+    return timedelta(seconds=min(max(seconds, 0.0), MOST_WAIT_S))
 
 
 def _seconds_until(date: str, now: datetime) -> float:

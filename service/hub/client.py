@@ -16,7 +16,8 @@ from aiohttp import ClientResponse
 
 from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError
-from service.domain.facts import NotSent, OutcomeUnknown, OutputReported, SubmitOutcome
+from service.domain.facts import NotSent, OutcomeUnknown, OutputReported
+from service.domain.gate import Submission, Unclear, Unreachable
 from service.domain.matching import Sighting
 from service.domain.states import OutputStatus, Request
 from service.domain.upstream import Listing, ModelDescription, Sightings
@@ -26,6 +27,7 @@ from service.hub.answers import (
     read_generation,
     read_json,
     read_model,
+    read_signal,
     read_submit,
 )
 from service.hub.lists import ListError, ListingReader, ListReader, SightingsReader
@@ -79,7 +81,7 @@ class HubClient:
             raise HubUnavailableError("The hub's client is not open.")
         return session
 
-    async def submit(self, request: Request, parameters: Mapping[str, object]) -> SubmitOutcome:
+    async def submit(self, request: Request, parameters: Mapping[str, object]) -> Submission:
         """One POST. Connection errors before anything was written are `NotSent`; all later ones are unknown."""
         body: dict[str, object] = {**parameters, "model": request.model}
         if request.num_generations != 1:
@@ -94,12 +96,15 @@ class HubClient:
                 allow_redirects=False,
             ) as response:
                 answer = await _read(response, MAX_ANSWER_BYTES)
-                return read_submit(response.status, answer, response.headers.get("Retry-After"), utc_now())
+                now, retry_after = utc_now(), response.headers.get("Retry-After")
+                outcome = read_submit(response.status, answer, retry_after, now)
+                return Submission(outcome, read_signal(response.status, outcome, retry_after, now))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return NotSent(f"the hub could not be reached: {_told(error)}", utc_now() + timedelta(seconds=1))
+            told = f"the hub could not be reached: {_told(error)}"
+            return Submission(NotSent(told, utc_now() + timedelta(seconds=1)), Unreachable())
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
             cut = f"the POST was cut off after {self._submit_timeout_s} s" if isinstance(error, TimeoutError) else None
-            return OutcomeUnknown(cut or f"the POST failed underway: {_told(error)}")
+            return Submission(OutcomeUnknown(cut or f"the POST failed underway: {_told(error)}"), Unclear())
 
     async def active(self, namespace: str | None, generation_ids: Iterable[str]) -> Listing:
         """One list of the active generations of a namespace (None: the key's own): which of these it does not show."""

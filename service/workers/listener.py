@@ -32,7 +32,15 @@ class Listener:
     name = "listener"
 
     def __init__(
-        self, stream: Stream, settler: Settler, reconciler: Reconciler, lease: Lease, metrics: Metrics, *, term: int
+        self,
+        stream: Stream,
+        settler: Settler,
+        reconciler: Reconciler,
+        lease: Lease,
+        metrics: Metrics,
+        *,
+        term: int,
+        freed: asyncio.Event | None = None,
     ) -> None:
         self._stream = stream
         self._settler = settler
@@ -40,6 +48,7 @@ class Listener:
         self._lease = lease
         self._metrics = metrics
         self._term = term
+        self._freed = freed  # whom to wake when generations have ended, where their number is limited
         self._opened = asyncio.Event()
         self._reports: Batches[OutputReported] = Batches("reports", self._settle)
 
@@ -101,6 +110,8 @@ class Listener:
     async def _settle(self, reports: list[OutputReported]) -> None:
         began = time.monotonic()
         await self._settler.settle_reports(reports)
+        if self._freed is not None:
+            self._freed.set()
         self._metrics.batch("reports", len(reports), time.monotonic() - began)
         if len(reports) > 1:
             log.info("reports.batch", size=len(reports))

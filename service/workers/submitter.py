@@ -2,20 +2,26 @@
 
 The claim, which is the intent, is committed before the POST. A claim outlives the POST's time limit by ten seconds and
 is looked at once more at the last moment, so that nobody else can have taken the request over meanwhile.
+
+How many may go, and whether any, is the gate's to say: while it is shut nothing is claimed but its probe, and what
+waits spends no attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from service.clock import utc_now
+from service.domain.claims import Claims
 from service.domain.errors import HubUnavailableError, TransientError
 from service.domain.facts import Fact, HubAccepted, InputFaulty, NotSent
+from service.domain.gate import Limited, Permit, Post, Signal, Unclear
 from service.domain.retry import Backoff
 from service.domain.states import Claimed, Fault
 from service.supervisor import run_together
@@ -23,6 +29,7 @@ from service.telemetry import Metrics
 from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
 from service.workers.gap import Gap
+from service.workers.gatekeeper import Gatekeeper
 from service.workers.ports import Hub, Store
 from service.workers.settler import Case, Settler
 from service.workers.wakeups import Wakeups
@@ -30,6 +37,7 @@ from service.workers.wakeups import Wakeups
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
 GATHER_S = 0.004  # how long a busy submitter lets free slots gather, so that claims come in batches
+GATHER_RATE_S = 0.05  # the same for what the rate allows
 
 
 class Submitter:
@@ -48,6 +56,7 @@ class Submitter:
         catalogue: Catalogue,
         settler: Settler,
         gap: Gap,
+        gatekeeper: Gatekeeper,
         wakeups: Wakeups,
         metrics: Metrics,
         *,
@@ -60,101 +69,134 @@ class Submitter:
         self._catalogue = catalogue
         self._settler = settler
         self._gap = gap
+        self._gatekeeper = gatekeeper
         self._wakeups = wakeups
         self._metrics = metrics
         self._holder = holder
         self._concurrency = concurrency
         self._submit_timeout_s = submit_timeout_s
-        self._backoff = Backoff(first=1.0, limit=60.0)
         self._posts: set[asyncio.Task[None]] = set()
         self._held = 0  # claimed here, and not yet written
-        self._slot_freed = asyncio.Event()
-        self._stopping = False
+        self._after = ""  # the source that was served last
+        self._changed = asyncio.Event()  # a place is free, or an answer has come
+        self._stopping = asyncio.Event()
         self._claims_ended = asyncio.Event()
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes, poisoned=self._freed)
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
         self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps)
+        self._waits: Batches[float] = Batches("waits", self._tell_all_to_wait)
 
     async def run(self) -> None:
         """Works until cancelled; drain first, since a cancelled POST is a doubt."""
-        await run_together(self._outcomes.run(), self._stored.run(), self._claim_and_post())
+        await run_together(self._outcomes.run(), self._stored.run(), self._waits.run(), self._claim_and_post())
 
     async def drain(self) -> None:
         """Claims no more, and waits for every POST under way and for its outcome to be written."""
-        self._stopping = True
+        self._stopping.set()
         self._wakeups.requests.set()
-        self._slot_freed.set()
+        self._changed.set()
         await self._claims_ended.wait()  # a claim under way still becomes POSTs
         if self._posts:
             await asyncio.wait(self._posts)
         await self._outcomes.drain()
+        await self._waits.drain()
 
     async def _claim_and_post(self) -> None:
         failures = 0
         self._claims_ended.clear()
-        while not self._stopping:
+        while (permit := await self._permitted()) is not None:
             self._wakeups.requests.clear()
             try:
-                claimed, wanted = await self._claim()
+                claims = await self._claim(permit)
                 failures = 0
             except TransientError as error:
                 failures += 1
                 log.warning("submitter.claim_failed", reason=str(error), failures=failures)
-                await asyncio.sleep(Backoff().jittered(failures))
+                await _waited(self._stopping, Backoff().jittered(failures))
                 continue
-            self._held += len(claimed)
-            for item in claimed:
-                task = asyncio.create_task(self._post(item))
-                self._posts.add(task)
-                task.add_done_callback(self._posted)
-            if len(claimed) < wanted and not self._stopping:
+            if claims.hold_s:
+                self._gatekeeper.told_to_wait(claims.hold_s)
+            elif claims.wait_s:
+                await _waited(self._stopping, max(claims.wait_s, GATHER_RATE_S))
+            elif claims.contended:
+                await asyncio.sleep(GATHER_S)
+            elif permit.only is None and len(claims) < permit.limit and not self._stopping.is_set():
                 await self._wakeups.requests.wait()
-            await self._until_slots_are_free()
         self._claims_ended.set()
         await asyncio.Event().wait()  # the outcomes go on until the drain is over
 
-    async def _claim(self) -> tuple[list[Claimed], int]:
-        """Claims as many as there are free slots."""
-        free = self._concurrency - self._held
-        if free <= 0 or self._stopping:
-            return [], 0
-        lease_s = self._submit_timeout_s + CLAIM_MARGIN_S
-        return await self._store.claim(free, self._holder, lease_s, utc_now()), free
+    async def _permitted(self) -> Permit | None:
+        """Waits until there is a free place and the gate lets somebody through; None once the drain has begun."""
+        if self._held > self._concurrency // 2:
+            await asyncio.sleep(GATHER_S)
+        while not self._stopping.is_set():
+            permit = self._gatekeeper.permit(self._concurrency - self._held)
+            if permit is not None:
+                return permit
+            self._changed.clear()
+            await _waited(self._changed, self._gatekeeper.look_in())
+        return None
 
-    def _posted(self, post: asyncio.Task[None]) -> None:
-        self._posts.discard(post)
-        if not post.cancelled() and (error := post.exception()) is not None:
+    async def _claim(self, permit: Permit) -> Claims:
+        """Claims what is permitted, and begins to POST it."""
+        ticket, claims = self._gatekeeper.begun(permit), Claims()
+        lease_s = self._submit_timeout_s + CLAIM_MARGIN_S
+        try:
+            claims = await self._store.claim(
+                permit.limit, self._holder, lease_s, utc_now(), held=permit.held, only=permit.only, after=self._after
+            )
+        finally:
+            self._gatekeeper.returned(permit, ticket, permit.limit - len(claims))
+        self._held += len(claims)
+        for item in claims:
+            self._after = item.request.source
+            post = Post(ticket, item.request.target_namespace)
+            task = asyncio.create_task(self._post(item, post))
+            self._posts.add(task)
+            task.add_done_callback(self._posted)
+        return claims
+
+    def _posted(self, task: asyncio.Task[None]) -> None:
+        self._posts.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
             # The outcome was not handed over: the claim will run out and the request be looked for upstream.
             log.error("submitter.post_broken", exc_info=error)
             self._freed()
 
     def _freed(self, *_: object) -> None:
         self._held -= 1
-        self._slot_freed.set()
+        self._changed.set()
 
-    async def _until_slots_are_free(self) -> None:
-        if self._held > self._concurrency // 2:
-            await asyncio.sleep(GATHER_S)
-        while self._held >= self._concurrency and not self._stopping:
-            self._slot_freed.clear()
-            await self._slot_freed.wait()
+    async def _post(self, claimed: Claimed, post: Post) -> None:
+        fact: Fact
+        signal: Signal | None = None
+        try:
+            fact, signal = await self._outcome_of(claimed, post)
+        finally:
+            self._gatekeeper.ended(post, signal)
+            self._changed.set()
+        if isinstance(fact, NotSent):
+            retry_in = self._gatekeeper.retry_in(post.namespace, claimed.request.attempts)
+            fact = replace(fact, retry_at=utc_now() + timedelta(seconds=retry_in))
+        if isinstance(signal, Limited | Unclear) and signal.wait_s is not None:
+            self._waits.add(time.monotonic() + signal.wait_s)
+        self._outcomes.add((claimed, fact))
 
-    async def _post(self, claimed: Claimed) -> None:
-        self._outcomes.add((claimed, await self._outcome_of(claimed)))
-
-    async def _outcome_of(self, claimed: Claimed) -> Fact:
+    async def _outcome_of(self, claimed: Claimed, post: Post) -> tuple[Fact, Signal | None]:
+        """What became of the request, and what that says of the hub; None: it was not POSTed."""
         request = claimed.request
-        retry_at = utc_now() + timedelta(seconds=self._backoff.jittered(request.attempts))
         if not claimed.input_checked and (fact := await self._check_input(claimed)) is not None:
-            return fact
+            return fact, None
         if time.monotonic() > claimed.expires - self._submit_timeout_s:
-            return NotSent("the claim was about to run out before the POST was begun", retry_at, request.attempts)
+            return NotSent(
+                "the claim was about to run out before the POST was begun", utc_now(), request.attempts
+            ), None
+        if not self._gatekeeper.lets_through(post):
+            return NotSent("submission was paused before the POST was begun", utc_now(), request.attempts), None
         began = time.monotonic()
-        outcome = replace(await self._hub.submit(request, claimed.input), attempt=request.attempts)
-        self._metrics.submits.labels(type(outcome).__name__).observe(time.monotonic() - began)
-        if isinstance(outcome, NotSent):
-            return replace(outcome, retry_at=max(outcome.retry_at, retry_at))
-        return outcome
+        submission = await self._hub.submit(request, claimed.input)
+        self._metrics.submits.labels(type(submission.outcome).__name__).observe(time.monotonic() - began)
+        return replace(submission.outcome, attempt=request.attempts), submission.signal
 
     async def _check_input(self, claimed: Claimed) -> Fact | None:
         """What intake could not check, since the hub was away."""
@@ -163,8 +205,7 @@ class Submitter:
         try:
             verdict = verdict or await self._catalogue.look_up(request.model)
         except HubUnavailableError as error:
-            retry_at = utc_now() + timedelta(seconds=self._backoff.jittered(request.attempts))
-            return NotSent(str(error), retry_at, request.attempts)
+            return NotSent(str(error), utc_now(), request.attempts)
         fault = verdict if isinstance(verdict, Fault) else verdict.fault(claimed.input)
         return None if fault is None else InputFaulty(fault)
 
@@ -183,3 +224,15 @@ class Submitter:
 
     async def _close_gaps(self, batch: list[tuple[str, datetime]]) -> None:
         await self._gap.close_for(dict(batch))
+
+    async def _tell_all_to_wait(self, batch: list[float]) -> None:
+        """A Retry-After counts for every replica."""
+        if (seconds := max(batch) - time.monotonic()) > 0:
+            await self._store.hold_off(seconds)
+
+
+async def _waited(event: asyncio.Event, seconds: float | None) -> None:
+    """Waits for the event, for so long at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from service.app import App
 from service.sandbox import Faults, Sandbox, SandboxOptions
 from tests.support import crowd
 from tests.support.bus import Team, name_of
@@ -74,15 +73,21 @@ async def test_with_twenty_thousand_in_flight_a_start_and_a_gap_cost_one_list_ea
     assert peak < PEAK_BYTES
 
 
-async def test_a_completion_that_comes_before_the_answer_to_its_post_is_not_lost(
-    app: App, team: Team, hub: Sandbox
+async def test_a_completion_that_comes_before_the_answer_to_its_post_waits_for_no_interval(
+    amqp_url: str, database_url: str
 ) -> None:
-    hub.faults.answer_delay_s = 0.7
-    started = asyncio.get_running_loop().time()
-    await team.send({"request_id": "early", "input": {"prompt": "x"}})
-    assert name_of(await team.end_of("early")) == "succeeded"
-    assert asyncio.get_running_loop().time() - started < 2
-    assert [name_of(event) for event in team.of("early")] == ["accepted", "submitted", "succeeded"]
+    quick = Sandbox(SandboxOptions(api_key=KEY, delay_s=0.2, render=False))
+    rarely = {"DROVER_RECONCILE_INTERVAL_S": "60"}
+    async with quick, running(environment(amqp_url, database_url, quick.url, **rarely)), Team(amqp_url) as team:
+        quick.faults.answer_delay_s = 0.7
+        started = asyncio.get_running_loop().time()
+        await team.send({"request_id": "early", "input": {"prompt": "x"}})
+        assert name_of(await team.end_of("early")) == "succeeded"
+        assert asyncio.get_running_loop().time() - started < 2
+        assert [name_of(event) for event in team.of("early")] == ["accepted", "submitted", "succeeded"]
+        (generation,), (post,) = quick.ledger()["generations"], quick.ledger()["posts"]
+        assert generation["ended_at"] < post["answered_at"]
+        assert quick.ledger()["calls"]["get"] == 0
 
 
 async def test_what_ended_while_no_replica_ran_is_found_at_the_start(

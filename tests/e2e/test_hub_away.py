@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 
 from service.sandbox import Sandbox, SandboxOptions
 from service.sandbox.schemas import STILL
 from tests.support.bus import Team, name_of
+from tests.support.ports import free_port
 from tests.support.replica import KEY, environment, running
 
 pytestmark = pytest.mark.asyncio
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def test_requests_are_stored_while_the_hub_is_away_and_judged_before_they_are_submitted(
     amqp_url: str, database_url: str
 ) -> None:
-    port = _free_port()
+    port = free_port()
     hub = Sandbox(SandboxOptions(api_key=KEY, delay_s=0.1, render=False, port=port))
     async with (
         running(environment(amqp_url, database_url, f"http://127.0.0.1:{port}")),
@@ -59,7 +52,7 @@ async def test_a_hub_that_refuses_posts_for_a_while_gets_each_request_once(
     async with running(environment(amqp_url, database_url, hub.url)), Team(amqp_url) as team:
         await team.send_many([{"request_id": f"r{i}", "input": {"prompt": f"clip {i}"}} for i in range(20)])
         async with asyncio.timeout(10):
-            while hub.ledger()["calls"].get("post", 0) < 20:
+            while hub.ledger()["calls"].get("post", 0) < 2:
                 await asyncio.sleep(0.02)
         hub.faults.post_status = None
         await team.wait_for(lambda heard: all(heard.ends(f"r{i}") for i in range(20)), 30)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from service.domain.errors import ErrorCode
 from service.domain.facts import HubAccepted, HubRefused, NotSent, OutcomeUnknown, SubmitOutcome
-from service.hub.answers import read_submit
+from service.domain.gate import Healthy, Held, Limited, Reason, Signal, Unclear
+from service.hub.answers import read_signal, read_submit
 from tests.unit.builders import NOW
 
 ONE = b'{"generations":[{"generation_id":"g-1","status":"queued"}]}'
@@ -102,6 +103,38 @@ def test_what_is_not_the_requests_fault_waits_and_says_what_to_mend(status: int,
     assert isinstance(outcome, NotSent)
     assert remedy in outcome.reason
     assert outcome.retry_at > NOW
+
+
+# -- what it says of the hub ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "retry_after", "signal"),
+    [
+        (200, ONE, None, Healthy()),
+        (200, EMPTY_WITH_ERROR, None, Healthy()),
+        (200, EMPTY_UNAUTHENTICATED, None, Held(Reason.UNAUTHENTICATED)),
+        (200, PAGE, None, Unclear()),
+        (400, FULL_ERROR, None, Healthy()),
+        (401, b"", None, Held(Reason.UNAUTHENTICATED)),
+        (402, PAGE, None, Held(Reason.UNPAID)),
+        (403, FULL_ERROR, None, Held(Reason.FORBIDDEN)),
+        (404, SHORT_ERROR, None, Healthy()),
+        (404, PAGE, None, Held(Reason.FOREIGN)),
+        (422, PAGE, None, Unclear()),
+        (429, b"", None, Limited()),
+        (429, b"", "0", Limited(0.0)),
+        (429, b"", "Thu, 31 Jan 2030 12:00:30 GMT", Limited(30.0)),
+        (429, b"", "soon", Limited()),
+        (502, PAGE, None, Unclear()),
+        (503, PAGE, "120", Unclear(120.0)),
+        (503, PAGE, "soon", Unclear()),
+    ],
+)
+def test_each_answer_also_says_how_the_hub_is(
+    status: int, body: bytes, retry_after: str | None, signal: Signal
+) -> None:
+    assert read_signal(status, submitted(status, body, retry_after), retry_after, NOW) == signal
 
 
 # -- Retry-After ------------------------------------------------------------------------------------------------------
