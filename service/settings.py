@@ -107,7 +107,10 @@ class Settings(BaseSettings):
         None, gt=0, validation_alias="DROVER_SUBMIT_RATE_PER_S", description="POSTs a second, all replicas together."
     )
     max_in_flight: int | None = Field(
-        None, ge=1, validation_alias="DROVER_MAX_IN_FLIGHT", description="Generations at a time, all replicas together."
+        None,
+        ge=1,
+        validation_alias="DROVER_MAX_IN_FLIGHT",
+        description="Generations at a time, all replicas together; a request for more than that goes alone.",
     )
     submit_timeout_s: float = Field(
         20, gt=0, validation_alias="DROVER_SUBMIT_TIMEOUT_S", description="Seconds for one POST."
