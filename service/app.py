@@ -18,7 +18,6 @@ from service.domain.claims import Limits
 from service.domain.errors import DatabaseUnavailableError
 from service.domain.gate import GatePolicy
 from service.domain.patience import Patience
-from service.domain.retry import Backoff
 from service.http.generations import Generations
 from service.http.server import HttpServer
 from service.hub.client import HubClient
@@ -26,10 +25,10 @@ from service.hub.stream import HubStream
 from service.postgres.database import Database
 from service.postgres.leader import CHANNEL as LEASE_CHANNEL
 from service.postgres.leader import LeaseStore
-from service.postgres.migrate import apply_migrations, check_migrations
 from service.postgres.notifications import Notifications
 from service.postgres.outbox import CHANNEL as OUTBOX_CHANNEL
 from service.postgres.outbox import Outbox
+from service.postgres.startup import open_migrated
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.consumer import Consumer
@@ -222,7 +221,7 @@ class App:
         port = await self.http.open()
         try:
             await self.hub.open()
-            await self._open_database()
+            await open_migrated(self.database, migrate=self.settings.migrate_on_start)
             self.supervisor.start()
         except BaseException:
             await self.close()
@@ -242,25 +241,6 @@ class App:
         await self.supervisor.end()
         parts = (self.consumer, self.cancels_consumer, self.bus, self.hub, self.database, self.http)
         await asyncio.gather(*(part.close() for part in parts))
-
-    async def _open_database(self) -> None:
-        """Waits for a database that is away (a pod may start before it), not for one that is wrong."""
-        backoff, failures = Backoff(first=0.5, limit=10), 0
-        while True:
-            try:
-                await self.database.open()
-                if self.settings.migrate_on_start:
-                    for migration in await apply_migrations(self.database):
-                        log.info("migration.applied", version=migration.version, name=migration.name)
-                else:
-                    await check_migrations(self.database)
-            except DatabaseUnavailableError as error:
-                failures += 1
-                log.warning("database.not_reached", reason=str(error), failures=failures)
-                await self.database.close()
-                await asyncio.sleep(backoff.jittered(failures))
-            else:
-                return
 
     # -- health ---------------------------------------------------------------------------------------------------
 
