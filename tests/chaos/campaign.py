@@ -97,7 +97,7 @@ async def _play(stage: Stage, troupe: Troupe, campaign: Campaign, at_rest: AtRes
         for number, wave in enumerate(_waves(asked, campaign)):
             began = time.monotonic()
             async with asyncio.TaskGroup() as group:  # a fault that could not be done ends the whole
-                group.create_task(conductor.play(_faults(campaign, number)))
+                group.create_task(conductor.play(faults_of(campaign, number)))
                 await producer.play(wave)
                 traffic_s += time.monotonic() - began
             sent += wave
@@ -127,7 +127,8 @@ def _waves(asked: Sequence[Asked], campaign: Campaign) -> list[list[Asked]]:
     return waves
 
 
-def _faults(campaign: Campaign, wave: int) -> list[Fault]:
+def faults_of(campaign: Campaign, wave: int) -> list[Fault]:
+    """The schedule of one wave."""
     options = replace(campaign.options, seconds=campaign.options.seconds / campaign.waves)
     return schedule(campaign.seed + 1000 * wave, options)
 

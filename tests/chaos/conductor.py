@@ -12,7 +12,7 @@ from tests.chaos.schedule import Fault, FaultKind
 from tests.chaos.stage import Stage
 from tests.chaos.troupe import Replica, Troupe
 
-LEADER_WITHIN_S = 30.0  # a fault for the leader waits for one this long
+VICTIM_WITHIN_S = 60.0  # a fault waits this long for somebody whom it can strike
 
 
 class Conductor:
@@ -38,12 +38,10 @@ class Conductor:
         match fault.kind:
             case FaultKind.KILL_LEADER:
                 async with self._leader:
-                    victim = await self._troupe.wait_leader(LEADER_WITHIN_S)
+                    victim = await self._troupe.wait_leader(VICTIM_WITHIN_S)
                     await self._kill(fault.kind, victim)
             case FaultKind.KILL_FOLLOWER:
-                followers = self._troupe.followers()
-                if followers:
-                    await self._kill(fault.kind, followers[int(fault.pick * len(followers))])
+                await self._kill(fault.kind, await self._troupe.wait_follower(fault.pick, VICTIM_WITHIN_S))
             case FaultKind.FREEZE_LEADER:
                 await self._freeze(fault.for_s)
             case FaultKind.KILL_BROKER:
@@ -68,7 +66,7 @@ class Conductor:
 
     async def _freeze(self, for_s: float) -> None:
         async with self._leader:
-            victim = await self._troupe.wait_leader(LEADER_WITHIN_S)
+            victim = await self._troupe.wait_leader(VICTIM_WITHIN_S)
             began_at = time.time()
             victim.frozen = True
             victim.signal(signal.SIGSTOP)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from tests.chaos.campaign import Campaign, Played
+from tests.chaos.campaign import Campaign, Played, faults_of
 from tests.chaos.checker import Verdict
 from tests.chaos.recovery import Recovery, recoveries
 from tests.chaos.streams import overlaps
@@ -20,7 +20,7 @@ def report(campaign: Campaign, played: Played, verdict: Verdict) -> str:
     return "\n".join(
         (
             *_head(campaign, played, verdict),
-            *_section("Faults done", _incidents(played)),
+            *_section("Faults done", _incidents(campaign, played)),
             *_section("Counts", _table(verdict.counts.items())),
             *_section("Recovery, seconds (median, worst, times)", _recoveries(recoveries(played.evidence))),
             *_section("Two streams at once", _overlaps(played)),
@@ -81,9 +81,11 @@ def _table(rows: Iterable[tuple[str, int]]) -> Iterator[str]:
         yield f"  {name:<64} {value:>8}"
 
 
-def _incidents(played: Played) -> Iterator[str]:
-    counts = Counter(str(incident.kind) for incident in played.evidence.incidents)
-    yield from _table(sorted(counts.items()))
+def _incidents(campaign: Campaign, played: Played) -> Iterator[str]:
+    """What was done of what was planned; a cut finds no stream while there is none."""
+    planned = Counter(fault.kind for wave in range(campaign.waves) for fault in faults_of(campaign, wave))
+    done = Counter(incident.kind for incident in played.evidence.incidents)
+    yield from _table((f"{kind}, of {planned[kind]} planned", done[kind]) for kind in sorted(planned))
     yield from _table((f"hub: {name}", count) for name, count in sorted(played.evidence.strikes.items()))
 
 

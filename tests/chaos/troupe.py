@@ -124,10 +124,15 @@ class Troupe:
                 await asyncio.sleep(0.05)  # a log has no event for "any of them"
         return leader
 
-    def followers(self) -> list[Replica]:
-        """Those that run, are awake and do not lead."""
-        leader = self.leader
-        return [one for one in self.present if one.running and not one.frozen and one is not leader]
+    async def wait_follower(self, pick: float, timeout_s: float) -> Replica:
+        """One of those that run, are awake and do not lead, as soon as there is one; `pick` in [0, 1) says which."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                leader = self.leader
+                others = [one for one in self.present if one.running and not one.frozen and one is not leader]
+                if leader is not None and others:
+                    return others[int(pick * len(others))]
+                await asyncio.sleep(0.05)
 
     async def kill(self, replica: Replica) -> float:
         """SIGKILL; the moment of it."""
