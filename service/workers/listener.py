@@ -23,7 +23,7 @@ from service.workers.reconciler import Reconciler
 from service.workers.settler import Settler
 
 log = structlog.get_logger(__name__)
-STEADY_S = 10.0  # a stream that held this long was a good one: reconnect at once
+STEADY_S = 1.0  # a stream that stood this long was a good one, however often it is cut: reconnect at once
 
 
 class Listener:
@@ -50,6 +50,7 @@ class Listener:
         self._term = term
         self._freed = freed  # whom to wake when generations have ended, where their number is limited
         self._opened = asyncio.Event()
+        self._stands_since: float | None = None
         self._reports: Batches[OutputReported] = Batches("reports", self._settle)
 
     async def run(self) -> None:
@@ -64,13 +65,14 @@ class Listener:
         backoff, failures = Backoff(first=0.25, limit=15), 0
         while True:
             began = time.monotonic()
+            self._stands_since = None
             try:
                 await self._stream.listen(self._on_open, self._on_report)
             except HubRefusedKeyError as error:
                 failures = max(failures + 1, 6)  # a wrong key does not mend itself: ask rarely, and say so
                 log.warning("stream.refused", reason=str(error))
             except HubUnavailableError as error:
-                failures = 0 if time.monotonic() - began > STEADY_S else failures + 1
+                failures = 0 if self._stood() else failures + 1
                 log.warning("stream.lost", reason=str(error), after_s=round(time.monotonic() - began, 1))
             finally:
                 self._metrics.stream_connected.set(0)
@@ -78,7 +80,11 @@ class Listener:
             if failures:
                 await asyncio.sleep(backoff.jittered(failures))
 
+    def _stood(self) -> bool:
+        return self._stands_since is not None and time.monotonic() - self._stands_since > STEADY_S
+
     def _on_open(self) -> None:
+        self._stands_since = time.monotonic()
         self._metrics.stream_connected.set(1)
         log.info("stream.opened")
         self._opened.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -111,3 +112,23 @@ async def test_a_dropped_completion_is_found_by_the_sweep_at_the_interval(
     async with running(often), Team(amqp_url) as team:
         await team.send({"request_id": "dropped", "input": {"prompt": "x"}})
         assert name_of(await team.end_of("dropped")) == "succeeded"
+
+
+async def test_a_stream_that_is_cut_again_and_again_is_back_at_once_each_time(
+    variables: dict[str, str], hub: Sandbox
+) -> None:
+    async def opened(count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(hub.ledger()["stream_log"]) < count:
+                await asyncio.sleep(0.01)  # the sandbox has no signal for a stream
+
+    async with running(variables):
+        for count in range(1, 7):
+            await opened(count)
+            await asyncio.sleep(1.1)  # it stood for more than a second
+            hub.cut_streams()
+        await opened(7)
+    spans = hub.ledger()["stream_log"]
+    gaps = [later["opened_at"] - earlier["closed_at"] for earlier, later in pairwise(spans)]
+    assert len(gaps) == 6
+    assert max(gaps) < 1.5, gaps
