@@ -95,7 +95,7 @@ class Consumer:
 
     async def run(self) -> None:
         """Connects and consumes, again and again, until cancelled."""
-        backoff, failures = Backoff(first=0.2, limit=10), 0
+        backoff, failures = Backoff(first=0.2, limit=2), 0
         while True:
             try:
                 await self._consume()

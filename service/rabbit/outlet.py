@@ -72,7 +72,7 @@ class Outlet:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        backoff, failures = Backoff(first=0.2, limit=10), 0
+        backoff, failures = Backoff(first=0.2, limit=2), 0
         while True:
             try:
                 await self._stay_connected()
