@@ -18,7 +18,7 @@ from tests.chaos.evidence import TERMINAL, Evidence
 from tests.chaos.hub import HubProcess
 from tests.chaos.schedule import Fault, Options, schedule
 from tests.chaos.stage import SETTLED_S, Stage, staged
-from tests.chaos.traffic import Asked, traffic
+from tests.chaos.traffic import Asked, shifted, traffic
 from tests.chaos.troupe import Troupe
 
 CALM_S = 2.0  # nothing new for so long, after the last end
@@ -123,7 +123,7 @@ def _waves(asked: Sequence[Asked], campaign: Campaign) -> list[list[Asked]]:
     waves: list[list[Asked]] = [[] for _ in range(campaign.waves)]
     for request in asked:
         number = min(int(request.at_s[0] / length), campaign.waves - 1)
-        waves[number].append(replace(request, at_s=tuple(at_s - number * length for at_s in request.at_s)))
+        waves[number].append(shifted(request, number * length))
     return waves
 
 

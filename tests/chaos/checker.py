@@ -29,6 +29,7 @@ DEFECTS = frozenset(
         "submitter.post_broken",
     }
 )
+STOPPED = frozenset({"cancelled", "expired"})  # perhaps before anything was bought
 FOUND = "found at the hub by its content"
 ACTIVE = frozenset({"queued", "processing"})
 
@@ -79,8 +80,8 @@ def _ends(evidence: Evidence) -> Iterator[Finding]:
             told = ", ".join(f"{event.name} {event_id}" for event_id, event in ends.items())
             yield Finding("several ends", request.request_id, told)
         for event in ends.values():
-            if event.name != request.end:
-                detail = f"{event.name} ({event.code}) instead of {request.end}"
+            if event.name not in request.ends:
+                detail = f"{event.name} ({event.code}) instead of {' or '.join(sorted(request.ends))}"
                 yield Finding("wrong end", request.request_id, detail)
     for request_id in heard.keys() - known:
         yield Finding("foreign event", request_id, "nobody asked for it")
@@ -127,7 +128,7 @@ def _outputs(evidence: Evidence, excused: set[str]) -> Iterator[Finding]:
         request = asked.get(event.request_id)
         if event.name not in TERMINAL or event.name == "rejected" or request is None:
             continue
-        if len(event.outputs) != request.num_generations:
+        if not (event.name in STOPPED and not event.outputs) and len(event.outputs) != request.num_generations:
             detail = f"{len(event.outputs)} outputs of {request.num_generations} ({event.name}, {event.code})"
             yield Finding("outputs", event.request_id, detail)
         for generation_id, status, url in event.outputs:

@@ -8,6 +8,8 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Self
 
 import aiormq
@@ -16,9 +18,9 @@ from aiormq.channel import Channel
 
 from service.domain.errors import BrokerUnavailableError, ConfigurationError
 from service.rabbit.connection import Link, translated
-from service.rabbit.topology import COMMANDS, EVENTS, REQUEST_KEY
+from service.rabbit.topology import CANCEL_KEY, COMMANDS, EVENTS, REQUEST_KEY
 from tests.chaos.evidence import Heard
-from tests.chaos.traffic import Asked
+from tests.chaos.traffic import Asked, body_at
 
 INBOX = "chaos.inbox"
 TIMEOUT_S = 15.0
@@ -80,22 +82,33 @@ class Producer(Client):
     async def play(self, asked: Iterable[Asked]) -> None:
         """Sends everything at its moment; returns when all is confirmed."""
         began = time.monotonic()
-        moments = sorted((at_s, request.request_id, request) for request in asked for at_s in request.at_s)
+        moments = [(at_s, request.request_id, self._send(request)) for request in asked for at_s in request.at_s]
+        moments += [
+            (request.cancel_at_s, request.request_id, self._cancel(request))
+            for request in asked
+            if request.cancel_at_s is not None
+        ]
         async with asyncio.TaskGroup() as group:
-            for at_s, _, request in moments:
+            for at_s, _, sending in sorted(moments, key=itemgetter(0, 1)):
                 await asyncio.sleep(max(0.0, at_s - (time.monotonic() - began)))
-                group.create_task(self._send(request))
+                group.create_task(sending)
 
     async def _begin(self, link: Link) -> Channel:
         return await link.channel(confirms=True)
 
     async def _send(self, request: Asked) -> None:
-        async with self._at_once:
-            while not await self._published(request):
-                await asyncio.sleep(RETRY_S)
+        await self._until_confirmed(REQUEST_KEY, request, body_at(request, datetime.now(UTC)))
         self.confirmed.add(request.request_id)
 
-    async def _published(self, request: Asked) -> bool:
+    async def _cancel(self, request: Asked) -> None:
+        await self._until_confirmed(CANCEL_KEY, request, json.dumps({"request_id": request.request_id}).encode())
+
+    async def _until_confirmed(self, routing_key: str, request: Asked, body: bytes) -> None:
+        async with self._at_once:
+            while not await self._published(routing_key, request, body):
+                await asyncio.sleep(RETRY_S)
+
+    async def _published(self, routing_key: str, request: Asked, body: bytes) -> bool:
         channel = self._channel
         if channel is None:
             return False
@@ -108,9 +121,9 @@ class Producer(Client):
         try:
             with translated("publishing a request"):
                 confirm = await channel.basic_publish(
-                    request.body,
+                    body,
                     exchange=COMMANDS,
-                    routing_key=REQUEST_KEY,
+                    routing_key=routing_key,
                     properties=properties,
                     mandatory=True,
                     timeout=TIMEOUT_S,

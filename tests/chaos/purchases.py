@@ -1,6 +1,6 @@
 """The hub's ledger against what was asked for: nothing bought twice, nothing for nobody, every generation somebody's.
 
-One that was bought twice is excused when the log and the ledger prove one of the two written-down causes: the request
+One that nobody owns is excused when the log and the ledger prove one of the two written-down causes: the request
 was given up after two complete listings, and a generation of its content was posted only after that. Then either the
 submitter was frozen when it should have written, or the hub was later than the grace. What was posted before the
 listings, and not found by them, is a finding.
@@ -15,59 +15,68 @@ from datetime import UTC, datetime
 from tests.chaos.evidence import Bought, Evidence, Incident, LogLine
 from tests.chaos.findings import FROZEN, LATE, Excused, Finding
 from tests.chaos.schedule import FaultKind
+from tests.chaos.traffic import Asked
 
+GIVEN_UP = "not at the hub in"  # so many complete listings: submitted again, or ended if it is to be stopped
 LOOK_S = 2.0  # a listing begins this long before the line that tells its outcome, at the most
 THAW_S = 3.0  # what a process that wakes up has in its hands is written within this time
 
 
 def purchase_faults(evidence: Evidence) -> tuple[list[Finding], list[Excused]]:
     """Findings, and duplicates that are excused."""
-    asked: dict[str, int] = defaultdict(int)
-    members: dict[str, list[str]] = defaultdict(list)
+    wanted: dict[str, list[Asked]] = defaultdict(list)
     for request in evidence.asked:
-        asked[request.prompt] += request.num_generations
-        members[request.prompt].append(request.request_id)
+        wanted[request.prompt].append(request)
     bought: dict[str, list[Bought]] = defaultdict(list)
     for generation in evidence.bought:
         bought[generation.prompt].append(generation)
     owners = {row.generation_id: row.request_id for row in evidence.outputs if row.generation_id is not None}
     findings: list[Finding] = []
     excused: list[Excused] = []
-    for prompt in asked.keys() | bought.keys():
-        generations = bought[prompt]
-        if prompt not in asked:
-            findings += [
-                Finding("bought for nobody", g.generation_id, "its prompt was not asked for") for g in generations
-            ]
-            continue
-        surplus = len(generations) - asked[prompt]
-        if surplus < 0:
-            detail = f"{len(generations)} generations bought, {asked[prompt]} asked for"
-            findings.append(Finding("not bought", ", ".join(members[prompt]), detail))
-        unowned = [generation for generation in generations if generation.generation_id not in owners]
-        for generation in sorted(unowned, key=lambda one: one.posted_at):
-            told = _explain(generation, generations, members[prompt], owners, evidence) if surplus > 0 else None
-            if isinstance(told, Excused):
-                excused.append(told)
-            else:
-                detail = told or "the hub has it for a request of ours, and no output names it"
-                findings.append(Finding("bought twice" if surplus > 0 else "unowned", generation.generation_id, detail))
-        if surplus > len(unowned):
-            detail = f"{len(generations)} generations are outputs, {asked[prompt]} were asked for"
-            findings.append(Finding("bought twice", ", ".join(members[prompt]), detail))
+    for prompt in wanted.keys() | bought.keys():
+        found, let = _of_one_content(wanted[prompt], bought[prompt], owners, evidence)
+        findings += found
+        excused += let
+    return findings, excused
+
+
+def _of_one_content(
+    wanted: Sequence[Asked], generations: Sequence[Bought], owners: dict[str, str], evidence: Evidence
+) -> tuple[list[Finding], list[Excused]]:
+    """Requests of the same content (most often one), and what was bought of it."""
+    if not wanted:
+        return [Finding("bought for nobody", g.generation_id, "its prompt was not asked for") for g in generations], []
+    members = [request.request_id for request in wanted]
+    least, most = sum(request.least for request in wanted), sum(request.num_generations for request in wanted)
+    findings: list[Finding] = []
+    excused: list[Excused] = []
+    if len(generations) < least:
+        detail = f"{len(generations)} generations bought, {least} asked for"
+        findings.append(Finding("not bought", ", ".join(members), detail))
+    unowned = [generation for generation in generations if generation.generation_id not in owners]
+    for generation in sorted(unowned, key=lambda one: one.posted_at):
+        told = _explain(generation, generations, members, owners, evidence)
+        if isinstance(told, Excused):
+            excused.append(told)
+        else:
+            kind = "bought twice" if len(generations) > most else "unowned"
+            findings.append(Finding(kind, generation.generation_id, f"for {', '.join(members)}: {told}"))
+    if len(generations) - len(unowned) > most:
+        detail = f"{len(generations) - len(unowned)} generations are outputs, {most} were asked for"
+        findings.append(Finding("bought twice", ", ".join(members), detail))
     return findings, excused
 
 
 def _explain(
-    extra: Bought, generations: Sequence[Bought], members: Iterable[str], owners: dict[str, str], evidence: Evidence
+    extra: Bought, generations: Sequence[Bought], members: Sequence[str], owners: dict[str, str], evidence: Evidence
 ) -> Excused | str:
     """Why there is one too many: an excuse with its proof, or what speaks against one."""
     given_up = [
         line
         for line in evidence.log
-        if line.event == "request.requeued"
-        and line.fields.get("request_id") in set(members)
-        and line.fields.get("was") == "in_doubt"
+        if line.fields.get("was") == "in_doubt"
+        and line.fields.get("request_id") in members
+        and str(line.fields.get("reason")).startswith(GIVEN_UP)
     ]
     if not given_up:
         return "no listing had given its request up: " + _told(extra)

@@ -44,7 +44,7 @@ def good(count: int = 3) -> Evidence:
     names = ("accepted", "submitted", "succeeded")
     ids = [f"r{number}" for number in range(count)]
     return Evidence(
-        asked=[Asked(key, f"clip {key}", 1, "succeeded", "film", (0.0,), b"{}") for key in ids],
+        asked=[Asked(key, f"clip {key}", 1, frozenset({"succeeded"}), "film", (0.0,), b"{}") for key in ids],
         confirmed=frozenset(ids),
         heard=[heard(key, sequence, name) for key in ids for sequence, name in enumerate(names, 1)],
         bought=[Bought(f"g{n}", f"clip r{n}", "succeeded", T, T + 2) for n in range(count)],
@@ -225,6 +225,34 @@ def test_more_outputs_than_asked_for_are_found_even_when_all_are_owned() -> None
     evidence = bought_twice(T + 21, [GIVEN_UP])
     owned = replace(evidence, outputs=[*evidence.outputs, OutputRow("r1", "extra", "succeeded")])
     assert "bought twice" in kinds(owned)
+
+
+def cancelled_r1(*log: LogLine) -> Evidence:
+    """r1 was cancelled before drover knew of anything bought, and the hub has a generation for it."""
+    evidence = good()
+    return replace(
+        evidence,
+        asked=[replace(r, ends=frozenset({"succeeded", "cancelled"}), least=0) for r in evidence.asked],
+        heard=[replace(e, name="cancelled", outputs=()) if e.event_id == "r1/3" else e for e in evidence.heard],
+        outputs=[row for row in evidence.outputs if row.request_id != "r1"],
+        log=[*evidence.log, *log],
+    )
+
+
+def test_what_was_cancelled_may_have_been_bought_or_not() -> None:
+    evidence = cancelled_r1()
+    assert kinds(replace(evidence, bought=[g for g in evidence.bought if g.prompt != "clip r1"])) == set()
+
+
+def test_a_generation_of_a_cancelled_request_that_nobody_owns_is_found() -> None:
+    assert kinds(cancelled_r1()) == {"unowned"}
+
+
+def test_one_that_came_after_the_listings_had_given_the_cancelled_request_up_is_excused() -> None:
+    ended = line("request.cancelled", T + 1, request_id="r1", was="in_doubt", reason="not at the hub in 2 listings")
+    verdict = check(cancelled_r1(ended))
+    assert not verdict.findings
+    assert [excused.cause for excused in verdict.excused] == [LATE]
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------

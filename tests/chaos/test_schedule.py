@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.chaos.schedule import FaultKind, Options, schedule
-from tests.chaos.traffic import RESEND_WITHIN_S, traffic
+from tests.chaos.traffic import RESEND_WITHIN_S, body_at, traffic
 
 seeds = st.integers(0, 2**32)
 plans = st.builds(
@@ -73,15 +74,34 @@ def test_the_same_seed_gives_the_same_traffic_with_ids_of_its_own(seed: int, cou
     assert all(0 <= request.at_s[0] <= 60 and request.at_s[-1] <= 60 + RESEND_WITHIN_S for request in asked)
 
 
+def test_a_deadline_is_counted_from_the_sending_and_a_cancel_comes_about_its_request() -> None:
+    asked = traffic(7, 5000, 60.0)
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    for request in asked:
+        deadline = json.loads(body_at(request, now)).get("deadline")
+        assert (deadline is None) == (request.deadline_s is None) == ("expired" not in request.ends)
+        if deadline is not None and request.deadline_s is not None:
+            assert datetime.fromisoformat(deadline) == now + timedelta(seconds=request.deadline_s)
+        assert (request.cancel_at_s is None) == ("cancelled" not in request.ends)
+    early = [r for r in asked if r.cancel_at_s is not None and r.cancel_at_s < r.at_s[0]]
+    assert 0 < len(early) < sum(request.cancel_at_s is not None for request in asked)
+
+
 def test_only_twins_share_a_prompt_and_a_body_says_what_is_expected() -> None:
     asked = traffic(7, 5000, 60.0)
     shared = Counter(request.prompt for request in asked)
     assert all(count == 1 or "twins" in prompt for prompt, count in shared.items())
-    assert {request.end for request in asked} == {"succeeded", "failed", "rejected"}
+    assert {end for request in asked for end in request.ends} == {
+        "succeeded",
+        "failed",
+        "rejected",
+        "cancelled",
+        "expired",
+    }
     assert max(map(len, (request.at_s for request in asked))) == 2
     for request in asked:
         body = json.loads(request.body)
         assert body["request_id"] == request.request_id
         assert body["input"]["prompt"] == request.prompt
-        if request.end != "rejected":
+        if "rejected" not in request.ends:
             assert body.get("num_generations", 1) == request.num_generations
