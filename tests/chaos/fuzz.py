@@ -102,17 +102,20 @@ class Answers:
         self.dead[tracer] = self.dead[digest(letter.body)] = letter.reason
         self.unchanged |= {identity(letter.body, letter.properties)}
 
-    def of(self, sent: Oddity) -> str | None:
-        """What became of a message; None while nothing has."""
+    def of(self, sent: Oddity, name: str | None) -> str | None:
+        """What became of a message, whose body names that request; None while nothing has."""
         if (reason := self.dead.get(sent.tracer if sent.traced else digest(sent.body))) is not None:
             return f"dead, {reason}" if identity(sent.body, sent.properties) in self.unchanged else "dead and changed"
         if (request_id := self.accepted.get(sent.tracer)) is not None:
             return "ended" if request_id in self.ends else None
         if sent.tracer in self.rejected:
             return "rejected"
-        if sent.tracer in self.ended or named(sent.body) in self.ends:
+        if sent.tracer in self.ended or name in self.ends:
             return "applied" if sent.kind == "cancel" else "repeated"
-        return "kept" if sent.kind == "cancel" and named(sent.body) in self.kept else None
+        return "kept" if sent.kind == "cancel" and name in self.kept else None
+
+
+Sent = tuple[Oddity, str | None]  # with the request id that the body names
 
 
 def digest(body: bytes) -> str:
@@ -191,11 +194,11 @@ async def _listen(link: Link, answers: Answers) -> None:
     await channel.basic_consume(DEAD, answers.on_dead, no_ack=True)
 
 
-async def _send(amqp_url: str, messages: int, seed: int) -> list[Oddity]:
-    """Publishes with confirms; answers what was sent, without the bodies that are too large to keep."""
+async def _send(amqp_url: str, messages: int, seed: int) -> list[Sent]:
+    """Publishes with confirms; answers what was sent."""
     link = await Link.open(amqp_url, "fuzz")
     channel = await link.channel(confirms=True)
-    numbers, sent = iter(range(messages)), []
+    numbers, sent = iter(range(messages)), list[Sent]()
 
     async def publish() -> None:
         for number in numbers:
@@ -208,31 +211,33 @@ async def _send(amqp_url: str, messages: int, seed: int) -> list[Oddity]:
                 mandatory=True,
                 wait=False,
             )
-            sent.append(message)
+            sent.append((message, named(message.body)))
 
     await asyncio.gather(*(publish() for _ in range(AT_ONCE)))
     await link.close()
     return sent
 
 
-async def _account(waiting: list[Oddity], answers: Answers, report: Report, database_url: str) -> list[Oddity]:
+async def _account(waiting: list[Sent], answers: Answers, report: Report, database_url: str) -> list[Oddity]:
     """Waits until each message is answered, or until nothing more comes; what is left."""
     database = await asyncpg.connect(database_url)
     heard, since = answers.count, time.monotonic()
     while waiting and time.monotonic() - since < SILENCE_S:
         answers.kept = {row["request_id"] for row in await database.fetch("select request_id from early_cancels")}
         left = []
-        for sent in waiting:
-            if (outcome := answers.of(sent)) is None:
-                left.append(sent)
-            else:
-                report.outcomes[sent.kind, outcome] += 1
+        for start in range(0, len(waiting), 1000):
+            for item in waiting[start : start + 1000]:
+                if (outcome := answers.of(*item)) is None:
+                    left.append(item)
+                else:
+                    report.outcomes[item[0].kind, outcome] += 1
+            await asyncio.sleep(0)  # the answers come to this very process
         waiting = left
         if answers.count != heard:
             heard, since = answers.count, time.monotonic()
         await asyncio.sleep(0.5)
     await database.close()
-    return waiting
+    return [message for message, _ in waiting]
 
 
 async def _sample(drover: Witness, port: int, report: Report) -> None:

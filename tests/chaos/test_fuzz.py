@@ -34,7 +34,7 @@ def test_a_seed_and_a_number_make_the_same_message_again_and_others_make_another
 
 def test_a_message_that_nothing_came_of_is_a_fault() -> None:
     sent, report = oddity(1, 0), Report()
-    assert Answers().of(sent) is None
+    assert Answers().of(sent, sent.tracer) is None
     judge([sent], Answers(), set(), report)
     assert [fault.split(":")[0] for fault in report.faults] == ["lost"]
 
