@@ -32,7 +32,9 @@ MAX_METADATA_BYTES = 8 * 1024
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 NOT_PARAMETERS = ("model", "num_generations", "target_namespace", "response_format")
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
-DIRECT_REPLY_TOKEN = re.compile(r"amq\.rabbitmq\.reply-to\.[A-Za-z0-9+/=_.-]+")
+# A process of the broker's and a key, in base64. What does not begin as a process id does in Erlang's external format
+# (131 and 88, or 103) makes RabbitMQ end the connection that answers, and all answers wait for the next one.
+DIRECT_REPLY_TOKEN = re.compile(r"amq\.rabbitmq\.reply-to\.g(1h|2d)[A-Za-z0-9+/]+={0,2}\.[A-Za-z0-9+/=_-]+")
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 
