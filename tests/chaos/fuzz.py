@@ -35,7 +35,8 @@ from tests.chaos.oddities import Oddity, oddity
 from tests.support.replica import KEY, Process, environment, get
 from tests.support.servers import Servers
 
-AT_ONCE = 250  # publishes that wait for their confirms
+AT_ONCE = 50  # publishes that wait for their confirms
+AHEAD = 3000  # messages in the queue, beyond which publishing pauses
 SILENCE_S = 30.0  # after which nothing more is expected
 SHOWN = 5  # examples of each fault
 LEVEL = 1.15  # what memory may grow by, from the second quarter to the last
@@ -195,14 +196,15 @@ async def _listen(link: Link, answers: Answers) -> None:
 
 
 async def _send(amqp_url: str, messages: int, seed: int) -> list[Sent]:
-    """Publishes with confirms; answers what was sent."""
+    """Publishes with confirms, and not much faster than is taken in; answers what was sent."""
     link = await Link.open(amqp_url, "fuzz")
-    channel = await link.channel(confirms=True)
-    numbers, sent = iter(range(messages)), list[Sent]()
+    channel, numbers, sent, go = await link.channel(confirms=True), iter(range(messages)), list[Sent](), asyncio.Event()
 
     async def publish() -> None:
         for number in numbers:
+            await go.wait()
             message = oddity(seed, number)
+            sent.append((message, named(message.body)))
             await channel.basic_publish(
                 message.body,
                 exchange=COMMANDS,
@@ -211,11 +213,23 @@ async def _send(amqp_url: str, messages: int, seed: int) -> list[Sent]:
                 mandatory=True,
                 wait=False,
             )
-            sent.append((message, named(message.body)))
 
+    pacing = asyncio.create_task(_pace(link, go))
     await asyncio.gather(*(publish() for _ in range(AT_ONCE)))
+    pacing.cancel()
     await link.close()
     return sent
+
+
+async def _pace(link: Link, go: asyncio.Event) -> None:
+    channel = await link.channel(confirms=False)
+    while True:
+        waiting = (await channel.queue_declare(REQUESTS, passive=True)).message_count or 0
+        if waiting < AHEAD:
+            go.set()
+        else:
+            go.clear()
+        await asyncio.sleep(0.1)
 
 
 async def _account(waiting: list[Sent], answers: Answers, report: Report, database_url: str) -> list[Oddity]:
