@@ -40,7 +40,8 @@ bench: setup ## how long after the hub's completion a consumer holds the event, 
 	@$(LOCAL)/stack.py up --home $(HOME_DIR)
 	@servers=$$($(LOCAL)/stack.py env --home $(HOME_DIR)) && eval "$$servers" && $(BIN)/python -m tests.bench.idle $(ARGS)
 
-chaos: setup ## three campaigns of kills, freezes and faults, then a soak; reports are left in .local/chaos
+chaos: setup ## the faults that take their time, three campaigns of kills and freezes, a soak; reports in .local/chaos
+	@$(BIN)/python -m pytest -q -m chaos_long tests/chaos </dev/null
 	@$(BIN)/python -m tests.chaos --out $(HOME_DIR)/chaos $(ARGS)
 
 up: ## start the local Postgres, RabbitMQ and sandbox

@@ -25,7 +25,7 @@ from tests.support.proxy import Cable
 from tests.support.replica import KEY, Process, environment, get, running
 from tests.support.streams import StreamWatch
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.xdist_group("database")]
+pytestmark = pytest.mark.asyncio
 STATEMENT_S = 10.0  # what one statement may take
 
 

@@ -21,7 +21,7 @@ from tests.support.proxy import Cable
 from tests.support.replica import KEY, Process, environment, get, running
 from tests.support.streams import StreamWatch
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.xdist_group("leadership")]
+pytestmark = pytest.mark.asyncio
 AFTER_A_KILL_S = 10.0
 AFTER_A_FREEZE_S = 15.0
 GAP_S = 2.0
