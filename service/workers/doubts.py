@@ -36,6 +36,7 @@ from service.workers.wakeups import Wakeups
 log = structlog.get_logger(__name__)
 AT_ONCE = 500
 GETS_AT_ONCE = 16
+SAMPLE = 5  # generations of ours that a list does not show and that are asked for one by one
 LOOK_INTERVAL_S = 2.0
 ENDED = (OutputStatus.SUCCEEDED, OutputStatus.FAILED, OutputStatus.CANCELLED)
 
@@ -121,6 +122,9 @@ class Doubts:
                 for status in ENDED:
                     await self._list(look, namespace, model, status)
             found = await self._assign(doubts, look)
+        unseen = [doubt for doubt in doubts if doubt.request.request_id not in found]
+        if look.complete and any(self._grace_is_over(doubt, now) for doubt in unseen):
+            look.complete = not await self._leaves_out(namespace)
         turn = asyncio.Semaphore(GETS_AT_ONCE)
 
         async def case(doubt: Doubt) -> Case:
@@ -129,6 +133,20 @@ class Doubts:
                 return Case(doubt.request.request_id, await self._facts(doubt, ids, now, complete=look.complete))
 
         return [case for case in await asyncio.gather(*map(case, doubts)) if case.facts]
+
+    def _grace_is_over(self, doubt: Doubt, now: datetime) -> bool:
+        return now - doubt.doubted_at >= self._grace
+
+    async def _leaves_out(self, namespace: str | None) -> bool:
+        """Whether the list of active generations lacks some that are: then it is partial, whatever its count says."""
+        in_flight = await self._store.in_flight(utc_now())
+        known = next((part.generation_ids for part in in_flight if part.namespace == namespace), ())
+        absent = (await self._hub.active(namespace, known)).missing[:SAMPLE] if known else ()
+        reports = [await self._hub.generation(generation_id) for generation_id in absent]
+        left_out = any(report is not None and not report.status.ended for report in reports)
+        if left_out:
+            log.warning("doubts.list_partial", namespace=namespace)
+        return left_out
 
     async def _list(
         self, look: Look, namespace: str | None, model: str | None = None, status: OutputStatus | None = None
@@ -149,7 +167,7 @@ class Doubts:
 
     async def _facts(self, doubt: Doubt, found: Sequence[str], now: datetime, *, complete: bool) -> list[Fact]:
         """What this look says of one doubt; nothing while it is too early, or the lists left something out."""
-        over = complete and now - doubt.doubted_at >= self._grace
+        over = complete and self._grace_is_over(doubt, now)
         if found and (over or len(found) == doubt.request.num_generations or self._too_old(doubt, now)):
             return await self._confirmed(found)
         if not found and over:

@@ -109,6 +109,22 @@ async def test_what_partial_lists_never_decide_fails_as_outcome_unknown_and_is_n
     assert hub.ledger()["calls"]["post"] == 1
 
 
+async def test_a_list_that_hides_what_is_active_decides_nothing_although_its_count_says_that_it_is_whole(
+    amqp_url: str, database_url: str
+) -> None:
+    patience = Patience(doubt=timedelta(seconds=1))
+    async with Sandbox(SandboxOptions(api_key=KEY, delay_s=600, render=False)) as slow:
+        variables = environment(amqp_url, database_url, slow.url, **QUICK)
+        async with running(variables, patience=patience), Team(amqp_url) as team:
+            await team.send_many([{"request_id": f"r{i}", "input": {"prompt": f"clip {i}"}} for i in range(3)])
+            await team.wait_for(lambda heard: sum(name_of(event) == "submitted" for event in heard.events) == 3)
+            slow.faults = Faults(answers_lost=1.0, list_limit=2, list_limit_hidden=True)
+            await team.send({"request_id": "hidden", "input": {"prompt": "x"}})
+            end = await team.end_of("hidden", 30)
+    assert (name_of(end), end["data"]["error"]["code"]) == ("failed", "outcome_unknown")
+    assert slow.ledger()["calls"]["post"] == 4
+
+
 async def test_what_the_hub_shows_only_after_the_grace_was_bought_twice_and_that_is_told_and_ended(
     amqp_url: str, database_url: str
 ) -> None:
