@@ -90,9 +90,12 @@ class Surplus:
                     await self._tell(sighting, next(doubt for doubt in doubts if matches(doubt, sighting)))
 
     async def _tell(self, sighting: Sighting, doubt: Doubt) -> None:
-        """Told once. What belongs to an attempt under way has no owner yet: it is looked at again."""
+        """Told once. What belongs to an attempt under way has no owner yet: it is looked at again. Who owns it is asked
+        after that, since the attempt may have ended, and its ids been stored, after the first question."""
         request = (await self._store.load([doubt.request.request_id])).get(doubt.request.request_id)
         if request is not None and not request.outputs and not request.state.ended:
+            return
+        if await self._store.owned([sighting.generation_id]):
             return
         self._told.add(sighting.generation_id)
         self._metrics.unowned.labels("shown late").inc()
