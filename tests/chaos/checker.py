@@ -211,6 +211,7 @@ def _counts(evidence: Evidence, excused: Sequence[Excused]) -> dict[str, int]:
         "doubts settled by what the hub shows": sum(line.fields.get("reason") == FOUND for line in moves),
         "doubts not found in two listings, submitted again": requeued["in_doubt"],
         "not sent (429, no connection), submitted again": requeued["submitting"],
+        **{f"calls of the hub: {name}": evidence.calls.get(name, 0) for name in ("post", "list", "get", "delete")},
         "streams opened": len(evidence.streams),
         "overlaps while one was frozen": sum(overlap.why == "frozen" for overlap in several),
         "overlaps during a hand-over": sum(overlap.why == "hand-over" for overlap in several),

@@ -116,6 +116,7 @@ class Evidence:
     log: Sequence[LogLine] = ()
     stderr: Sequence[str] = ()  # `replica: line`
     exit_codes: Mapping[str, int] = field(default_factory=dict)  # of the replicas that were asked to end
+    calls: Mapping[str, int] = field(default_factory=dict)  # of the hub's endpoints
     strikes: Mapping[str, int] = field(default_factory=dict)  # of the hub's own faults
     quarantined: int = 0  # messages in `generation.dead`
     ended_at: float = 0.0  # when the evidence was taken

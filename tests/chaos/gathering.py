@@ -99,6 +99,7 @@ async def evidence(
         log=tuple(log),
         stderr=tuple(errors),
         exit_codes=dict(troupe.exit_codes),
+        calls=ledger["calls"],
         strikes=ledger["strikes"],
         quarantined=quarantined,
         ended_at=ended_at,

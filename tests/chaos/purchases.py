@@ -9,7 +9,7 @@ listings, and not found by them, is a finding.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from tests.chaos.evidence import Bought, Evidence, Incident, LogLine
@@ -37,7 +37,22 @@ def purchase_faults(evidence: Evidence) -> tuple[list[Finding], list[Excused]]:
         found, let = _of_one_content(wanted[prompt], bought[prompt], owners, evidence)
         findings += found
         excused += let
-    return findings, excused
+    return [*findings, *_wrongly_told(owners, evidence)], excused
+
+
+def _wrongly_told(owners: dict[str, str], evidence: Evidence) -> Iterator[Finding]:
+    """What the service took for nobody's (and may have ended at the hub), and is an output all the same."""
+    for line in evidence.log:
+        if line.event in ("generation.unowned", "generation.surplus_cancelled"):
+            for generation_id in _ids(line):
+                if generation_id in owners:
+                    detail = f"{line.event} by {line.replica} at {_clock(line.at)}, of {owners[generation_id]}"
+                    yield Finding("wrongly told", generation_id, detail)
+
+
+def _ids(line: LogLine) -> list[str]:
+    told = line.fields.get("generation_id", [])
+    return [told] if isinstance(told, str) else list(told)
 
 
 def _of_one_content(
@@ -115,7 +130,7 @@ def _frozen_writer(its_own: Sequence[Bought], line: LogLine, incidents: Iterable
 
 
 def _tells_of(line: LogLine, generation_id: str) -> bool:
-    return line.event == "generation.unowned" and generation_id in line.fields.get("generation_id", ())
+    return line.event == "generation.unowned" and generation_id in _ids(line)
 
 
 def _told(generation: Bought) -> str:

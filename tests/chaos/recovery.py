@@ -44,8 +44,8 @@ def recoveries(evidence: Evidence) -> list[Recovery]:
     found = [
         *(
             _measure(
-                f"leader {'killed' if kind is FaultKind.KILL_LEADER else 'frozen'} -> stream opened by another, {amid}",
-                ((one.began_at, _by_another(opened, one)) for one in all_of(kind) if alone(one) is wanted),
+                f"leader {'killed' if kind is FaultKind.KILL_LEADER else 'frozen'} -> stream opened again, {amid}",
+                ((one.began_at, [line.at for line in opened]) for one in all_of(kind) if alone(one) is wanted),
             )
             for kind in (FaultKind.KILL_LEADER, FaultKind.FREEZE_LEADER)
             for wanted, amid in ((True, "alone"), (False, "amid other faults"))
@@ -101,10 +101,6 @@ def _alone(incidents: Sequence[Incident]) -> Callable[[Incident], bool]:
             for other in hindering
         )
     )
-
-
-def _by_another(lines: Iterable[LogLine], incident: Incident) -> list[float]:
-    return [line.at for line in lines if line.replica != incident.replica]
 
 
 def _outages(incidents: Iterable[Incident]) -> list[tuple[float, list[float]]]:

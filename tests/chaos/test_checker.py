@@ -227,6 +227,13 @@ def test_more_outputs_than_asked_for_are_found_even_when_all_are_owned() -> None
     assert "bought twice" in kinds(owned)
 
 
+@pytest.mark.parametrize("event", ["generation.unowned", "generation.surplus_cancelled"])
+@pytest.mark.parametrize("told", ["g1", ["g1"]])
+def test_a_generation_of_ours_that_was_taken_for_nobodys_is_found(event: str, told: object) -> None:
+    evidence = replace(good(), log=[*good().log, line(event, T, generation_id=told)])
+    assert kinds(evidence) == {"wrongly told"}
+
+
 def cancelled_r1(*log: LogLine) -> Evidence:
     """r1 was cancelled before drover knew of anything bought, and the hub has a generation for it."""
     evidence = good()
