@@ -96,9 +96,19 @@ class Database:
         whoever held that lock before. (Within one statement it would see the tables as they were before the wait.)"""
         async with self.connection(name) as connection:
             try:
-                return await _fetch_after(connection, lock, lock_args, name, *args)
+                return await self._fetch_after(connection, lock, lock_args, name, *args)
             except asyncpg.InvalidCachedStatementError:  # once per connection after a migration
-                return await _fetch_after(connection, lock, lock_args, name, *args)
+                return await self._fetch_after(connection, lock, lock_args, name, *args)
+
+    async def _fetch_after(
+        self, connection: Connection, lock: str, lock_args: Sequence[object], name: str, *args: object
+    ) -> list[asyncpg.Record]:
+        async with connection.transaction():
+            await self._lock(connection, lock, *lock_args)
+            return await connection.fetch(statements()[name], *args)
+
+    async def _lock(self, connection: Connection, name: str, *args: object) -> None:
+        await connection.fetch(statements()[name], *args)
 
     async def fetchval(self, name: str, *args: Any) -> Any:  # noqa: ANN401 - as the driver types a value
         """The first value of the first row, None without rows."""
@@ -132,14 +142,6 @@ class Database:
             return await asyncpg.connect(
                 self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=SESSION
             )
-
-
-async def _fetch_after(
-    connection: Connection, lock: str, lock_args: Sequence[object], name: str, *args: object
-) -> list[asyncpg.Record]:
-    async with connection.transaction():
-        await connection.execute(statements()[lock], *lock_args)
-        return await connection.fetch(statements()[name], *args)
 
 
 async def _leave_as_it_is(_: object) -> None:

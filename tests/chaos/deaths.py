@@ -410,6 +410,26 @@ class ExpiredWhilePosting(CancelledWhilePosting, Expired):
     """The deadline comes there."""
 
 
+class AskedToWait(Workload):
+    """The hub turns it away, and asks everybody to wait."""
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.hub.faults.post_status, stage.hub.faults.retry_after = 429, "1"
+        await super().prepare(stage)
+
+
+class WithinLimits(Workload):
+    """Two, one at a time."""
+
+    ends: Mapping[str, str] = {"r": "succeeded", "s": "succeeded"}
+    bought: Mapping[str, int] = {"clip": 2}
+    variables: Mapping[str, str] = {"DROVER_MAX_IN_FLIGHT": "1", "DROVER_SUBMIT_RATE_PER_S": "20"}
+
+    async def prepare(self, stage: Stage) -> None:
+        await super().prepare(stage)
+        await stage.team.send({**REQUEST, "request_id": "s"})
+
+
 class TurnedAwayAndCancelled(CancelledWhilePosting):
     """And the hub turns it away."""
 
@@ -550,6 +570,9 @@ STATEMENTS: Mapping[str, Place] = {
     "repeat_requests": Place(Repeated),
     "insert_answers": Place(Rejected),
     "claim": Place(Workload, ("after:insert_requests",)),
+    "lock_limits": Place(WithinLimits, ("after:insert_requests",)),
+    "hold_off": Place(AskedToWait),
+    "promote": Place(TurnedAway, ("after:apply/submitting-accepted",)),
     "insert_orphans": Place(Early),
     "keep_early_cancels": Place(CancelledBefore),
     "forget_cancels": Place(CancelledBefore),
@@ -612,6 +635,8 @@ CALLS: Mapping[str, Place] = {
 # The same places once more, on another way; and in the midst of a call.
 MORE: Mapping[str, tuple[Place, ...]] = {
     "during:submit": (Place(Unanswered),),
+    "before:claim": (Place(WithinLimits, ("after:lock_limits",)),),
+    "after:claim": (Place(WithinLimits, ("after:lock_limits",)),),
     "before:insert_answers": (Place(Quarantined, ("after:quarantine",)),),
     "after:insert_answers": (Place(Quarantined, ("after:quarantine",)),),
     "before:acknowledge": (
