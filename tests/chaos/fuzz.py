@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import json
 import re
 import statistics
@@ -17,20 +16,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
-from aiormq.abc import DeliveredMessage
 
 from service.rabbit.connection import Link
-from service.rabbit.dead_letters import read_dead_letter
-from service.rabbit.properties import Encoded, Verbatim, encoded_of
+from service.rabbit.properties import Verbatim
 from service.rabbit.topology import CANCEL_KEY, CANCELS, COMMANDS, DEAD, EVENTS, REQUEST_KEY, REQUESTS
 from service.sandbox import Sandbox, SandboxOptions
+from tests.chaos.answers import Answers, Sent, named
 from tests.chaos.oddities import Oddity, oddity
 from tests.support.replica import KEY, Process, environment, get
 from tests.support.servers import Servers
@@ -41,7 +38,6 @@ SILENCE_S = 30.0  # after which nothing more is expected
 SHOWN = 5  # examples of each fault
 LEVEL = 1.15  # what memory may grow by, from the second quarter to the last
 STARTING = ("consumer.started", "bus.connected", "http.listening")
-TERMINAL = tuple(f"generation.{end}" for end in ("succeeded", "failed", "cancelled", "expired"))
 
 
 class Witness(Process):
@@ -65,78 +61,6 @@ class Witness(Process):
         """What it holds of the machine's memory now."""
         status = Path(f"/proc/{self.process.pid}/status").read_text("ascii")
         return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
-
-
-@dataclass(slots=True)
-class Answers:
-    """All that came back. Messages are told apart by tracer; one with an odd correlation id by its request id."""
-
-    accepted: dict[str, str] = field(default_factory=dict)  # tracer or request id: request id
-    rejected: set[str] = field(default_factory=set)  # tracers and request ids
-    ended: set[str] = field(default_factory=set)  # tracers
-    ends: dict[str, set[str]] = field(default_factory=dict)  # request id: ids of its terminal events
-    dead: dict[str, str] = field(default_factory=dict)  # tracer or digest of the body: reason
-    unchanged: set[str] = field(default_factory=set)  # of the dead: body and properties
-    kept: set[str] = field(default_factory=set)  # request ids that were cancelled before they came
-    generations: set[str] = field(default_factory=set)
-    count: int = 0
-
-    async def on_event(self, delivered: DeliveredMessage) -> None:
-        """Notes an event."""
-        self.count += 1
-        event, properties = json.loads(delivered.body), delivered.header.properties
-        tracer, request_id = properties.correlation_id or "", event.get("subject", "")
-        if properties.message_type == "generation.accepted":
-            self.accepted[tracer] = self.accepted[request_id] = request_id
-        elif properties.message_type == "generation.rejected":
-            self.rejected |= {tracer, request_id}
-        elif properties.message_type in TERMINAL:
-            self.ended.add(tracer)
-            self.ends.setdefault(request_id, set()).add(event["id"])
-            self.generations |= {output["generation_id"] for output in event["data"]["outputs"]}
-
-    async def on_dead(self, delivered: DeliveredMessage) -> None:
-        """Notes a quarantined message, and whether it is what was sent."""
-        self.count += 1
-        letter = read_dead_letter(bytes(delivered.body), encoded_of(delivered.header.properties))
-        tracer = letter.properties.get("correlation_id", b"\0")[1:].decode("utf-8", "replace")
-        self.dead[tracer] = self.dead[digest(letter.body)] = letter.reason
-        self.unchanged |= {identity(letter.body, letter.properties)}
-
-    def of(self, sent: Oddity, name: str | None) -> str | None:
-        """What became of a message, whose body names that request; None while nothing has."""
-        if (reason := self.dead.get(sent.tracer if sent.traced else digest(sent.body))) is not None:
-            return f"dead, {reason}" if identity(sent.body, sent.properties) in self.unchanged else "dead and changed"
-        if (request_id := self.accepted.get(sent.tracer)) is not None:
-            return "ended" if request_id in self.ends else None
-        if sent.tracer in self.rejected:
-            return "rejected"
-        if sent.tracer in self.ended or name in self.ends:
-            return "applied" if sent.kind == "cancel" else "repeated"
-        return "kept" if sent.kind == "cancel" and name in self.kept else None
-
-
-Sent = tuple[Oddity, str | None]  # with the request id that the body names
-
-
-def digest(body: bytes) -> str:
-    """A body's name."""
-    return hashlib.sha256(body).hexdigest()
-
-
-def identity(body: bytes, properties: Encoded) -> str:
-    """A message's name: its body and its properties. Reasons are added to the headers, and what is kept is durable."""
-    kept = sorted(item for item in properties.items() if item[0] not in ("headers", "delivery_mode"))
-    return digest(body + repr(kept).encode())
-
-
-def named(body: bytes) -> str | None:
-    """The request that a body names: a repeat has no event of its own, when another repeat follows it."""
-    with suppress(ValueError, LookupError, RecursionError, AttributeError, TypeError):
-        document = json.loads(body)
-        given = document.get("request_id") or document["data"].get("request_id")
-        return given if isinstance(given, str) else None
-    return None
 
 
 @dataclass(slots=True)
@@ -214,22 +138,22 @@ async def _send(amqp_url: str, messages: int, seed: int) -> list[Sent]:
                 wait=False,
             )
 
-    pacing = asyncio.create_task(_pace(link, go))
-    await asyncio.gather(*(publish() for _ in range(AT_ONCE)))
-    pacing.cancel()
+    publishing = asyncio.gather(*(publish() for _ in range(AT_ONCE)))
+    await _pace(link, go, publishing)
+    await publishing
     await link.close()
     return sent
 
 
-async def _pace(link: Link, go: asyncio.Event) -> None:
+async def _pace(link: Link, go: asyncio.Event, publishing: asyncio.Future[list[None]]) -> None:
     channel = await link.channel(confirms=False)
-    while True:
+    while not publishing.done():
         waiting = (await channel.queue_declare(REQUESTS, passive=True)).message_count or 0
         if waiting < AHEAD:
             go.set()
         else:
             go.clear()
-        await asyncio.sleep(0.1)
+        await asyncio.wait((publishing,), timeout=0.1)
 
 
 async def _account(waiting: list[Sent], answers: Answers, report: Report, database_url: str) -> list[Oddity]:

@@ -6,12 +6,14 @@ from collections import Counter
 
 import pytest
 
-from tests.chaos.fuzz import Answers, Report, fuzz, judge
+from tests.chaos.answers import Answers
+from tests.chaos.fuzz import Report, fuzz, judge
 from tests.chaos.oddities import KINDS, oddity
 from tests.support.servers import Servers
 
 
 @pytest.mark.asyncio
+@pytest.mark.timeout(300)
 async def test_each_of_many_odd_messages_is_answered_or_quarantined_and_the_service_stays_well(
     servers: Servers, amqp_url: str, database_url: str
 ) -> None:

@@ -50,7 +50,9 @@ from service.rabbit.connection import Link
 from service.rabbit.consumer import Consumer
 from service.rabbit.topology import DEAD, REQUESTS, declare
 from service.sandbox import Sandbox, SandboxOptions
-from tests.chaos.deaths import CALLS, MOVES, STATEMENTS, Stage, Workload, deaths
+from tests.chaos.deaths import CALLS, MOVES, STATEMENTS, deaths
+from tests.chaos.scene import Scene
+from tests.chaos.workloads import Workload
 from tests.support.bus import TERMINAL, Team, name_of
 from tests.support.killable import Stable
 from tests.support.points import quicken
@@ -101,19 +103,19 @@ class Theatre:
         """Counts in the end."""
         hub = Sandbox(SandboxOptions(api_key=KEY, delay_s=workload.delay_s, render=False))
         async with hub, Team(self.amqp_url) as team:
-            stage = Stage(team, hub, database_url, self.amqp_url)
+            scene = Scene(team, hub, database_url, self.amqp_url)
             variables = environment(self.amqp_url, database_url, hub.url, **QUICK, **workload.variables)
-            await workload.prepare(stage)
-            stage.replica = await self.stable.start(variables, way, self.log)
-            playing = asyncio.create_task(workload.play(stage))
-            status = await stage.replica.ended()
+            await workload.prepare(scene)
+            scene.replica = await self.stable.start(variables, way, self.log)
+            playing = asyncio.create_task(workload.play(scene))
+            status = await scene.replica.ended()
             await _over(playing)
-            assert (status, stage.replica.died_at()) == (-signal.SIGKILL, way[-1]), stage.replica.lines()[-20:]
-            await stage.let_time_pass()
-            await workload.heal(stage)
+            assert (status, scene.replica.died_at()) == (-signal.SIGKILL, way[-1]), scene.replica.lines()[-20:]
+            await scene.let_time_pass()
+            await workload.heal(scene)
             quicken(self.put)
             async with running(variables) as survivor:
-                await workload.afterwards(stage)
+                await workload.afterwards(scene)
                 await _at_rest(workload, team, survivor)
             assert await team.ready_messages(REQUESTS) == 0  # what was not acknowledged is ready again
             _check_events(workload, team)
