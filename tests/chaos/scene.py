@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncpg
 
@@ -21,6 +23,17 @@ class Scene:
     database_url: str
     amqp_url: str
     replica: Replica | None = field(default=None)
+    speaking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def send(self, body: Mapping[str, Any] | bytes, **properties: Any) -> None:
+        """A request. Whoever cuts a workload off takes the lock: a call that is cut off would close the channel."""
+        async with self.speaking:
+            await self.team.send(body, **properties)
+
+    async def cancel(self, body: Mapping[str, Any] | bytes, **properties: Any) -> None:
+        """A cancel; likewise."""
+        async with self.speaking:
+            await self.team.cancel(body, **properties)
 
     async def execute(self, *statements: str) -> None:
         """Meddles with the database."""

@@ -109,7 +109,7 @@ class Theatre:
             scene.replica = await self.stable.start(variables, way, self.log)
             playing = asyncio.create_task(workload.play(scene))
             status = await scene.replica.ended()
-            await _over(playing)
+            await _over(playing, scene)
             assert (status, scene.replica.died_at()) == (-signal.SIGKILL, way[-1]), scene.replica.lines()[-20:]
             await scene.let_time_pass()
             await workload.heal(scene)
@@ -149,9 +149,10 @@ async def test_killed_at_the_commit_of(point: str, theatre: Theatre, servers: Se
         await servers.drop_database(empty)
 
 
-async def _over(playing: asyncio.Task[None]) -> None:
+async def _over(playing: asyncio.Task[None], scene: Scene) -> None:
     """Whatever the workload still waited for will not come; whatever broke it is told."""
-    playing.cancel()
+    async with scene.speaking:
+        playing.cancel()
     await asyncio.wait((playing,))
     if not playing.cancelled():
         playing.result()

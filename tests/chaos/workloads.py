@@ -28,7 +28,7 @@ class Workload:
 
     async def prepare(self, scene: Scene) -> None:
         """Before the replica starts: what is sent here waits in the queue."""
-        await scene.team.send(REQUEST, reply_to=scene.team.reply_to)
+        await scene.send(REQUEST, reply_to=scene.team.reply_to)
 
     async def play(self, scene: Scene) -> None:
         """While it lives."""
@@ -49,7 +49,7 @@ class TwoOutputs(Workload):
     delay_s = HOURS
 
     async def prepare(self, scene: Scene) -> None:
-        await scene.team.send({**REQUEST, "num_generations": 2}, reply_to=scene.team.reply_to)
+        await scene.send({**REQUEST, "num_generations": 2}, reply_to=scene.team.reply_to)
 
     async def play(self, scene: Scene) -> None:
         await scene.told("submitted")
@@ -61,7 +61,7 @@ class Repeated(Workload):
 
     async def play(self, scene: Scene) -> None:
         await scene.team.end_of("r")
-        await scene.team.send(REQUEST, reply_to=scene.team.reply_to)
+        await scene.send(REQUEST, reply_to=scene.team.reply_to)
 
     async def afterwards(self, scene: Scene) -> None:
         await scene.team.wait_for(lambda team: len(team.ends("r")) >= 2)
@@ -74,7 +74,7 @@ class Rejected(Workload):
     bought: Mapping[str, int] = {}
 
     async def prepare(self, scene: Scene) -> None:
-        await scene.team.send({"request_id": "r", "input": {"seed": "x"}}, reply_to=scene.team.reply_to)
+        await scene.send({"request_id": "r", "input": {"seed": "x"}}, reply_to=scene.team.reply_to)
 
 
 class Quarantined(Workload):
@@ -85,7 +85,7 @@ class Quarantined(Workload):
     dead: Mapping[str, str] = {"not an id": "invalid_message"}
 
     async def prepare(self, scene: Scene) -> None:
-        await scene.team.send(b"{", message_id="not an id", reply_to=scene.team.reply_to)
+        await scene.send(b"{", message_id="not an id", reply_to=scene.team.reply_to)
 
 
 class Conflicting(Workload):
@@ -97,7 +97,7 @@ class Conflicting(Workload):
     async def play(self, scene: Scene) -> None:
         await scene.team.end_of("r")
         other = {"request_id": "r", "input": {"prompt": "another"}}
-        await scene.team.send(other, message_id="other", reply_to=scene.team.reply_to)
+        await scene.send(other, message_id="other", reply_to=scene.team.reply_to)
 
 
 class Unanswered(Workload):
@@ -157,7 +157,7 @@ class WithinLimits(Workload):
 
     async def prepare(self, scene: Scene) -> None:
         await super().prepare(scene)
-        await scene.team.send({**REQUEST, "request_id": "s"})
+        await scene.send({**REQUEST, "request_id": "s"})
 
 
 class Refused(NotTaken):
@@ -222,7 +222,7 @@ class Early(Workload):
 
     async def play(self, scene: Scene) -> None:
         await scene.streaming()
-        await scene.team.send(REQUEST, reply_to=scene.team.reply_to)
+        await scene.send(REQUEST, reply_to=scene.team.reply_to)
 
 
 class FailedAtTheHub(Workload):
@@ -232,7 +232,7 @@ class FailedAtTheHub(Workload):
     bought: Mapping[str, int] = {"clip [fail]": 1}
 
     async def prepare(self, scene: Scene) -> None:
-        await scene.team.send({"request_id": "r", "input": {"prompt": "clip [fail]"}}, reply_to=scene.team.reply_to)
+        await scene.send({"request_id": "r", "input": {"prompt": "clip [fail]"}}, reply_to=scene.team.reply_to)
 
 
 class CancelledAtTheHub(Workload):
@@ -305,4 +305,4 @@ class Old(Workload):
             "and not exists (select from orphan_events where generation_id = 'foreign') "
             "and not exists (select from early_cancels)"
         )
-        await scene.team.send({"request_id": "old", "input": {"prompt": "once more"}})
+        await scene.send({"request_id": "old", "input": {"prompt": "once more"}})

@@ -24,7 +24,7 @@ class Cancelled(Workload):
 
     async def stop(self, scene: Scene) -> None:
         """And waits until that is noted."""
-        await scene.team.cancel({"request_id": "r"})
+        await scene.cancel({"request_id": "r"})
         await scene.until("select exists (select from requests where stop_cause is not null)")
 
     async def heal(self, scene: Scene) -> None:
@@ -88,11 +88,11 @@ class CancelledBefore(Cancelled):
     bought: Mapping[str, int] = {}
 
     async def prepare(self, scene: Scene) -> None:
-        await scene.team.cancel({"request_id": "r"})
+        await scene.cancel({"request_id": "r"})
 
     async def play(self, scene: Scene) -> None:
         await scene.until("select exists (select from early_cancels) or exists (select from requests)")
-        await scene.team.send(REQUEST, reply_to=scene.team.reply_to)
+        await scene.send(REQUEST, reply_to=scene.team.reply_to)
 
     async def afterwards(self, scene: Scene) -> None:
         await self.play(scene)
@@ -103,7 +103,7 @@ class CancelledAfterwards(Workload):
 
     async def play(self, scene: Scene) -> None:
         await scene.team.end_of("r")
-        await scene.team.cancel({"request_id": "r"}, reply_to=scene.team.reply_to)
+        await scene.cancel({"request_id": "r"}, reply_to=scene.team.reply_to)
 
     async def afterwards(self, scene: Scene) -> None:
         await scene.team.wait_for(lambda team: len(team.ends("r")) >= 2)
@@ -181,11 +181,11 @@ class CancelledOverHttp(Cancelled):
                 await session.delete(url, headers={"Content-Type": "application/json"})
 
     async def afterwards(self, scene: Scene) -> None:
-        await scene.team.cancel({"request_id": "r"})
+        await scene.cancel({"request_id": "r"})
 
 
 class QuarantinedCancel(Quarantined):
     """A cancel that names nothing."""
 
     async def prepare(self, scene: Scene) -> None:
-        await scene.team.cancel(b"{", message_id="not an id", reply_to=scene.team.reply_to)
+        await scene.cancel(b"{", message_id="not an id", reply_to=scene.team.reply_to)
