@@ -14,9 +14,10 @@ from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from tests.support.servers import Servers
 
-EMPTY = (
-    "delete from requests; delete from outbox; delete from orphan_events; delete from leadership; delete from limits"
-)
+EMPTY = """
+delete from requests; delete from outbox; delete from orphan_events; delete from early_cancels; delete from leadership;
+delete from limits
+"""  # outputs go with their requests
 
 
 @pytest_asyncio.fixture(scope="session")
