@@ -28,7 +28,7 @@ from tests.support.private import frozen, private_rabbit
 from tests.support.proxy import Cable
 from tests.support.replica import KEY, Process, environment, get, running
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.chaos_long]
 CLOSING_S = 3.0  # what a busy machine needs to close what is left after the grace
 
 

@@ -25,7 +25,7 @@ from tests.support.proxy import Cable
 from tests.support.replica import KEY, Process, environment, get, running
 from tests.support.streams import StreamWatch
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.chaos_long]
 STATEMENT_S = 10.0  # what one statement may take
 CLOSING_S = 3.0  # what a busy machine needs to close what is left after the grace
 

@@ -171,9 +171,10 @@ async def test_after_a_429_the_flow_begins_anew_and_small(amqp_url: str, databas
     async with Sandbox(SandboxOptions(api_key=KEY, delay_s=0.1, render=False)) as hub:
         hub.faults = Faults(post_status=429, retry_after="1", answer_delay_s=0.3)
         variables = environment(amqp_url, database_url, hub.url)
-        async with running(variables), Team(amqp_url) as team:
+        async with running(variables) as app, Team(amqp_url) as team:
             await team.send_many(requests(40))
-            await eventually(lambda: any(post["status"] == 429 for post in posts(hub)))
+            await eventually(lambda: metric(app, "drover_submission_paused", scope="all", reason="limited") == 1)
+            await asyncio.sleep(0.4)  # of the second that the hub asked for: what was under way is turned away, too
             hub.faults = Faults(answer_delay_s=0.3)
             await all_succeeded(team, 40)
         taken = [post for post in posts(hub) if post["status"] != 429]

@@ -68,8 +68,9 @@ async def test_what_was_finished_before_the_cancel_comes_with_its_url(
 ) -> None:
     jittery = SandboxOptions(api_key=KEY, delay_s=300.2, jitter_s=300, render=False)
     async with Sandbox(jittery) as hub, running(environment(amqp_url, database_url, hub.url)):
-        body = {"input": {"prompt": "x"}, "num_generations": 4}
-        await team.send_many([{"request_id": f"r{i}", **body} for i in range(150)])
+        # Contents of their own: alike and without a seed of ours, they would be submitted one after another.
+        bodies = [{"request_id": f"r{i}", "input": {"prompt": f"clip {i}"}, "num_generations": 4} for i in range(150)]
+        await team.send_many(bodies)
         await team.wait_for(lambda heard: any(name_of(event) == "output" for event in heard.events))
         request_id = next(event["subject"] for event in team.events if name_of(event) == "output")
         await team.cancel({"request_id": request_id})
