@@ -25,7 +25,8 @@ demo: ## play one generation through, against the stand-in hub: its events and i
 test: setup ## bring the servers up and run all tests with coverage
 	@$(LOCAL)/install.py tools
 	@$(LOCAL)/stack.py up --home $(HOME_DIR)
-	@servers=$$($(LOCAL)/stack.py env --home $(HOME_DIR)) && eval "$$servers" && unset OXEN_API_KEY OXEN_BASE_URL && \
+	@servers=$$($(LOCAL)/stack.py env --home $(HOME_DIR)) && eval "$$servers" && \
+		unset OXEN_API_KEY OXEN_BASE_URL PYTHONDONTWRITEBYTECODE && \
 		$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term $(ARGS) </dev/null
 
 check: setup ## format, lint, types, direction of the imports, lock files, nothing of this machine committed

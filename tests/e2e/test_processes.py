@@ -68,6 +68,7 @@ async def test_a_drain_finishes_the_posts_under_way_and_ends_with_0(
 async def test_health_tells_the_process_and_readiness_what_it_needs(variables: dict[str, str]) -> None:
     async with Process(variables) as drover:
         port = await drover.ready()
+        await drover.logged("stream.opened")
         status, body = await get(f"http://127.0.0.1:{port}/readyz")
         assert (status, json.loads(body)["reasons"]) == (200, {})
         assert (await get(f"http://127.0.0.1:{port}/healthz"))[0] == 200

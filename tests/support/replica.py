@@ -11,10 +11,11 @@ import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self
 
 from service.app import App, build
-from service.rabbit.topology import REQUESTS
+from service.rabbit.topology import CANCELS, REQUESTS
 from service.settings import load_settings
 
 KEY = "sandbox-key"
@@ -106,9 +107,8 @@ class Process:
 
     async def ready(self) -> int:
         """Waits until it consumes and publishes; its HTTP port."""
-        await self.logged_where(
-            lambda line: line.get("event") == "consumer.started" and line["queue"] == REQUESTS, STARTS_S
-        )
+        for queue in (REQUESTS, CANCELS):
+            await self.logged_where(partial(_consumes, queue), STARTS_S)
         await self.logged_where(
             lambda line: line.get("event") == "bus.connected" and line["purpose"] == "publisher", STARTS_S
         )
@@ -125,6 +125,10 @@ class Process:
     async def ended(self, timeout_s: float = 40.0) -> int:
         """Its exit code."""
         return await asyncio.wait_for(self.process.wait(), timeout_s)
+
+
+def _consumes(queue: str, line: Mapping[str, Any]) -> bool:
+    return line.get("event") == "consumer.started" and line["queue"] == queue
 
 
 async def get(url: str) -> tuple[int, bytes]:
