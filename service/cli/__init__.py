@@ -10,24 +10,31 @@ import structlog
 from cyclopts import App as Cli
 from cyclopts import CycloptsError
 
-from service.cli.cancel import cancel
-from service.cli.dead import dead
-from service.cli.operate import config, migrate, serve, topology
-from service.cli.sandbox import sandbox
-from service.cli.submit import submit
 from service.domain.errors import ConfigurationError, DroverError
 
+HELP = ("--help", "-h")
 cli = Cli(
     name="drover",
     help="Drives image and video generations from a message bus through the Oxen hub, and back as events.",
     version=version("drover"),
     version_flags=["--version"],
+    help_flags=HELP,
     print_error=False,
     exit_on_error=False,
     result_action="return_value",
 )
-for command in (serve, migrate, topology, submit, cancel, dead, sandbox, config):
-    cli.command(command)
+# Each is imported when it is called, or told of: half a second less for all the others.
+for command in (
+    "serve:serve",
+    "operate:migrate",
+    "operate:topology",
+    "submit:submit",
+    "cancel:cancel",
+    "dead:dead",
+    "sandbox:sandbox",
+    "operate:config",
+):
+    cli.command(f"service.cli.{command}", name=command.partition(":")[2])
 
 
 def main() -> None:
@@ -40,6 +47,8 @@ def run(arguments: list[str]) -> int:
     # What libraries have to say is in our own sentences; `serve` sets its own logging up.
     logging.getLogger().setLevel(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    if not arguments or arguments[0] in HELP:
+        cli.resolved_commands()  # or the list of commands would not say what they do
     try:
         result = cli(arguments)
     except CycloptsError as error:

@@ -29,7 +29,7 @@ import aiohttp
 from asyncpg.transaction import Transaction
 
 from service import app as composition
-from service.cli.operate import serve
+from service.cli.serve import serve
 from service.hub.client import HubClient
 from service.postgres.database import Database
 from service.postgres.store import RequestStore

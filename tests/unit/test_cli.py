@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,3 +209,12 @@ def test_the_sandboxs_help_says_where_its_faults_are_explained(capsys: pytest.Ca
 def test_help_names_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     run(["--help"])
     assert re.search(rf"\b{command}\b", capsys.readouterr().out)
+
+
+def test_help_says_what_a_command_does_although_none_is_imported_before_it_is_called() -> None:
+    python = [sys.executable, "-c"]
+    told = subprocess.run([*python, "from service.cli import main; main()"], capture_output=True, text=True, check=True)
+    assert "Send one generation request" in " ".join(told.stdout.replace("│", " ").split())
+    imported = "import sys; from service.cli import run; run(['--version']); print('service.app' in sys.modules)"
+    light = subprocess.run([*python, imported], capture_output=True, text=True, check=True)
+    assert light.stdout.splitlines()[-1] == "False"

@@ -1,0 +1,54 @@
+"""The service itself as a command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import structlog
+import uvloop
+
+from service.app import build
+from service.settings import Settings, load_settings, unknown_variables
+from service.telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
+
+
+def serve() -> int:
+    """Run the service until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Reads its settings from the environment (see `drover config`). Starts its HTTP server, opens the database
+    (waiting for it if it is away), applies migrations, declares the topology, and consumes `generation.requests`.
+    """
+    settings = load_settings()
+    configure_logging(settings.log_format)
+    for name, meant in unknown_variables().items():
+        log.warning("setting.unknown", variable=name, probably_meant=meant)
+    uvloop.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)  # asked twice: whatever the drain waits for, the operator does not
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    app = build(settings)
+    starting = asyncio.create_task(app.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    starting.result()
+    await stopping
+    await app.stop()
