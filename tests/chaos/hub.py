@@ -13,7 +13,7 @@ import aiohttp
 from service.sandbox import Faults
 from service.sandbox.faults import FAULTS
 from tests.chaos.evidence import Bought, StreamSpan
-from tests.support.replica import KEY
+from tests.support.replica import KEY, OWN_VARIABLES
 
 START_S = 30.0
 STOP_S = 10.0
@@ -29,7 +29,7 @@ class HubProcess:
         self.url = ""
 
     async def __aenter__(self) -> Self:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DROVER_", "OXEN_"))}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "service", "sandbox", "--no-render", *self._arguments),
             env=inherited,

@@ -61,6 +61,7 @@ from tests.support.servers import Servers
 from tests.unit.builders import NOW, a_request
 
 DEATHS = deaths()
+pytestmark = pytest.mark.no_cover  # what is run here is traced elsewhere, at twice the price
 QUICK = {"DROVER_DOUBT_GRACE_S": "0.2"}
 
 

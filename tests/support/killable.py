@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.replica import OWN_VARIABLES
 from tests.support.servers import REPOSITORY
 
 
@@ -18,13 +19,12 @@ class Stable:
     """The process that forks them; one lives at a time."""
 
     async def __aenter__(self) -> Self:
-        own = ("DROVER_", "OXEN_", "COVERAGE_")  # what dies by SIGKILL reports no coverage: it need not be traced
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tests.support.points",
             cwd=REPOSITORY,
-            env={name: value for name, value in os.environ.items() if not name.startswith(own)},
+            env={name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
