@@ -41,6 +41,10 @@ class UnroutableError(PermanentError):
     """The broker has no queue for a message that must have one."""
 
 
+class UnwritableError(PermanentError):
+    """A message that cannot be written as AMQP."""
+
+
 class HubUnavailableError(TransientError):
     """The hub could not be asked: refused, timed out, or an answer that is not its own."""
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 
 import aiormq
 import structlog
 
 from service.clock import utc_now
-from service.domain.errors import BrokerUnavailableError, UnroutableError
+from service.domain.errors import BrokerUnavailableError, DroverError, UnroutableError, UnwritableError
 from service.domain.messages import Message, OutboxEvent
 from service.rabbit.connection import translated
 from service.rabbit.dead_letters import put_away
 from service.rabbit.outlet import Outlet
+from service.rabbit.pipeline import Outgoing, publish_all
 from service.rabbit.topology import COMMANDS, DEAD, EVENTS
 from service.rabbit.verbatim import Returns, largest_properties
 from service.supervisor import run_together
@@ -68,21 +70,19 @@ class RabbitBus:
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
-    async def publish_event(self, event: OutboxEvent) -> None:
-        """To the events exchange, confirmed; a terminal event that reaches no queue is UnroutableError."""
-        key, properties = event.routing_key or "", _properties(event)
+    async def publish_events(self, events: Sequence[OutboxEvent]) -> list[DroverError | None]:
+        """To the events exchange, all at once; what became of each: None when it was confirmed, UnroutableError or
+        UnwritableError for one that is itself at fault, BrokerUnavailableError when nobody knows."""
+        outgoing = [
+            Outgoing(EVENTS, event.routing_key or "", event.body, _properties(event), mandatory=event.terminal)
+            for event in events
+        ]
         try:
-            await self._publish(
-                self._own, EVENTS_CHANNEL, EVENTS, key, event.body, properties, mandatory=event.terminal
-            )
-        except aiormq.exceptions.PublishError as error:
-            raise UnroutableError(
-                f"No queue took the event {event.type}, not even generation.unrouted; run `drover topology`."
-            ) from error
-        except aiormq.exceptions.DeliveryError as error:
-            raise UnroutableError(
-                f"A queue refused the event {event.type}: one that is bound to {EVENTS} is full and rejects."
-            ) from error
+            await self._own.wait_unblocked(self._confirm_timeout_s)
+            outcomes = await publish_all(self._own.channel(EVENTS_CHANNEL), outgoing, self._confirm_timeout_s)
+        except BrokerUnavailableError as error:
+            return [error] * len(events)
+        return [_told(event, outcome) for event, outcome in zip(events, outcomes, strict=True)]
 
     async def publish_reply(self, event: OutboxEvent) -> bool:
         """To the event's `reply_to` through the default exchange; False when it did not get there.
@@ -157,6 +157,20 @@ class RabbitBus:
             )
         if not isinstance(confirmed, aiormq.spec.Basic.Ack):
             raise BrokerUnavailableError(f"The broker did not confirm a message to {exchange or routing_key}.")
+
+
+def _told(event: OutboxEvent, outcome: Exception | None) -> DroverError | None:
+    """One outcome in our own words."""
+    match outcome:
+        case None | BrokerUnavailableError():
+            return outcome
+        case aiormq.exceptions.PublishError():
+            told = f"No queue took the event {event.type}, not even generation.unrouted; run `drover topology`."
+        case aiormq.exceptions.DeliveryError():
+            told = f"A queue refused the event {event.type}: one that is bound to {EVENTS} is full and rejects."
+        case _:
+            return UnwritableError(f"The event {event.type} was not published. {outcome}")
+    return UnroutableError(told)
 
 
 def _properties(event: OutboxEvent) -> Properties:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from service.domain.claims import Claims
 from service.domain.decisions import Decision
+from service.domain.errors import DroverError
 from service.domain.facts import OutputReported
 from service.domain.gate import Submission
 from service.domain.matching import Doubt, Sighting
@@ -46,10 +47,11 @@ class Inbox(Protocol):
 
 
 class Bus(Protocol):
-    """Where messages go. All raise BrokerUnavailableError; a failed publish may still have arrived."""
+    """Where messages go. The others raise BrokerUnavailableError; a failed publish may still have arrived."""
 
-    async def publish_event(self, event: OutboxEvent) -> None:
-        """To the events exchange, confirmed. UnroutableError when a terminal event reaches no queue at all."""
+    async def publish_events(self, events: Sequence[OutboxEvent]) -> Sequence[DroverError | None]:
+        """To the events exchange, all at once; raises nothing, and tells of each what became of it: None when it was
+        confirmed, a PermanentError when it is itself at fault, BrokerUnavailableError when nobody knows."""
         ...
 
     async def publish_reply(self, event: OutboxEvent) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +13,7 @@ import structlog
 
 from service.clock import utc_now
 from service.domain.errors import BrokerUnavailableError, PermanentError, TransientError
-from service.domain.messages import OutboxRow
+from service.domain.messages import OutboxEvent, OutboxRow
 from service.domain.retry import Backoff
 from service.telemetry import Metrics
 from service.workers.ports import Bus, EventStore
@@ -27,7 +28,16 @@ class Tally:
 
     published: list[OutboxRow] = field(default_factory=list)
     failed: list[tuple[OutboxRow, str]] = field(default_factory=list)
-    cut_off: str | None = None  # the broker went away: the rest was not tried
+    cut_off: str | None = None  # the broker went away: of these nobody knows, and the rest was not tried
+
+    def count(self, row: OutboxRow, error: Exception | None) -> None:
+        """Notes the outcome of one."""
+        if error is None:
+            self.published.append(row)
+        elif isinstance(error, BrokerUnavailableError):
+            self.cut_off = str(error)
+        else:
+            self.failed.append((row, str(error) if isinstance(error, PermanentError) else type(error).__name__))
 
 
 class Relay:
@@ -81,7 +91,10 @@ class Relay:
         if not rows:
             return 0
         tally = Tally()
-        await asyncio.gather(*(self._publish_chain(chain, tally) for chain in _chains(rows)))
+        chains = _chains(rows)
+        while chains and tally.cut_off is None:  # of each request one event at a time: the next after its confirm
+            went = await self._publish([chain.popleft() for chain in chains], tally)
+            chains = [chain for chain, gone in zip(chains, went, strict=True) if gone and chain]
         marked = await self._mark(tally)
         self._metrics.batch("relay", len(rows), time.monotonic() - began)
         if len(rows) > 1:
@@ -93,32 +106,32 @@ class Relay:
             return 0
         return len(tally.published)
 
-    async def _publish_chain(self, chain: Sequence[OutboxRow], tally: Tally) -> None:
-        """The events of one request: each only after its predecessor's confirm."""
-        for row in chain:
-            if tally.cut_off is not None:
-                return
-            try:
-                await self._publish(row)
-            except BrokerUnavailableError as error:
-                tally.cut_off = str(error)
-                return
-            except PermanentError as error:
-                tally.failed.append((row, str(error)))
-                return
-            except Exception as error:  # whatever this event does to the code: the others go out
-                log.exception("event.broke", request_id=row.event.request_id)
-                tally.failed.append((row, type(error).__name__))
-                return
-            tally.published.append(row)
+    async def _publish(self, rows: Sequence[OutboxRow], tally: Tally) -> list[bool]:
+        """Publishes these events at once; answers of each whether it is out."""
+        told = [row for row in rows if row.event.routing_key is not None]
+        outcomes: Sequence[Exception | None] = await self._bus.publish_events([row.event for row in told])
+        errors = {row.row_id: error for row, error in zip(told, outcomes, strict=True) if error is not None}
+        asked = [row for row in rows if row.event.reply_to is not None and row.row_id not in errors]
+        if asked:
+            outcomes = await asyncio.gather(*(self._reply(row.event) for row in asked))
+            errors |= {row.row_id: error for row, error in zip(asked, outcomes, strict=True) if error is not None}
+        for row in rows:
+            tally.count(row, errors.get(row.row_id))
+        return [row.row_id not in errors for row in rows]
 
-    async def _publish(self, row: OutboxRow) -> None:
-        event = row.event
-        if event.routing_key is not None:
-            await self._bus.publish_event(event)
-        if event.reply_to is not None and not await self._bus.publish_reply(event):
+    async def _reply(self, event: OutboxEvent) -> Exception | None:
+        """Answers what kept the event from being done with."""
+        try:
+            arrived = await self._bus.publish_reply(event)
+        except BrokerUnavailableError as error:
+            return error
+        except Exception as error:  # whatever this event does to the code: the others go out
+            log.exception("event.broke", request_id=event.request_id)
+            return error
+        if not arrived:
             self._metrics.replies_undeliverable.inc()
             log.info("reply.undeliverable", request_id=event.request_id, reply_to=event.reply_to)
+        return None
 
     async def _mark(self, tally: Tally) -> int:
         now, marked = utc_now(), 0
@@ -140,10 +153,10 @@ class Relay:
         return marked
 
 
-def _chains(rows: Iterable[OutboxRow]) -> list[list[OutboxRow]]:
+def _chains(rows: Iterable[OutboxRow]) -> list[deque[OutboxRow]]:
     """Rows by request, in their order. Answers to messages that were not accepted stand alone."""
-    chains: dict[object, list[OutboxRow]] = {}
+    chains: dict[object, deque[OutboxRow]] = {}
     for row in rows:
         key = row.event.request_id if row.event.stored else row.row_id
-        chains.setdefault(key, []).append(row)
+        chains.setdefault(key, deque()).append(row)
     return list(chains.values())

@@ -13,7 +13,7 @@ import aiormq
 import pytest
 import pytest_asyncio
 
-from service.domain.errors import BrokerUnavailableError, ConfigurationError, UnroutableError
+from service.domain.errors import BrokerUnavailableError, ConfigurationError, UnroutableError, UnwritableError
 from service.domain.messages import Message, OutboxEvent
 from service.rabbit.bus import RabbitBus
 from service.rabbit.connection import translated
@@ -63,9 +63,16 @@ def event(name: str = "succeeded", **fields: Any) -> OutboxEvent:
     return OutboxEvent(**{**given, "routing_key": f"generation.{name}", "type": f"generation.{name}", **fields})
 
 
+async def publish(bus: RabbitBus, *events: OutboxEvent) -> None:
+    """All at once; raises the first error."""
+    for outcome in await bus.publish_events(events):
+        if outcome is not None:
+            raise outcome
+
+
 async def test_an_event_arrives_with_the_properties_of_the_contract(bus: RabbitBus, team: Team) -> None:
     sent = event(event_id=UUID(int=7), correlation_id="c", traceparent="00-a-b-01", body=b'{"type":"drover.x.v1"}')
-    await bus.publish_event(sent)
+    await publish(bus, sent)
     await team.wait_for(lambda heard: bool(heard.events))
     (message,) = team.messages
     assert message.body == sent.body
@@ -77,8 +84,8 @@ async def test_an_event_arrives_with_the_properties_of_the_contract(bus: RabbitB
 
 
 async def test_a_terminal_event_that_nobody_bound_lands_in_the_unrouted_queue(bus: RabbitBus, amqp_url: str) -> None:
-    await bus.publish_event(event("failed", body=b"{}"))
-    await bus.publish_event(event("accepted", body=b"{}"))  # not terminal: nobody misses it
+    await publish(bus, event("failed", body=b"{}"))
+    await publish(bus, event("accepted", body=b"{}"))  # not terminal: nobody misses it
     async with Team(amqp_url) as team:
         assert (await team.take("generation.unrouted")).routing_key == "generation.failed"
         assert await team.ready_messages("generation.unrouted") == 0
@@ -91,10 +98,10 @@ async def test_a_terminal_event_that_reaches_no_queue_at_all_is_refused_and_the_
     channel = await connection.channel()
     await channel.queue_delete("generation.unrouted")
     with pytest.raises(UnroutableError, match=r"not even generation\.unrouted"):
-        await bus.publish_event(event())
+        await publish(bus, event())
     inbox = await channel.declare_queue(exclusive=True)
     await inbox.bind("generation.events", "generation.succeeded")
-    await bus.publish_event(event())
+    await publish(bus, event())
     assert (await inbox.get(timeout=5, no_ack=True)).routing_key == "generation.succeeded"
     await connection.close()
 
@@ -145,10 +152,47 @@ async def test_a_quarantined_message_keeps_what_it_was_and_says_why(bus: RabbitB
     assert (kept.message_id, kept.correlation_id, kept.reply_to, kept.content_type) == ("m", "c", "inbox", "text/plain")
 
 
-async def test_many_events_are_confirmed_side_by_side(bus: RabbitBus, team: Team) -> None:
-    await asyncio.gather(*(bus.publish_event(event()) for _ in range(500)))
+async def test_many_events_are_published_at_once_and_in_order(bus: RabbitBus, team: Team) -> None:
+    events = [event() for _ in range(500)]
+    assert await bus.publish_events(events) == [None] * 500
     await team.wait_for(lambda heard: len(heard.messages) == 500)
-    assert len({message.message_id for message in team.messages}) == 500
+    assert [message.message_id for message in team.messages] == [str(item.event_id) for item in events]
+
+
+async def test_several_who_publish_at_once_get_their_own_confirms(bus: RabbitBus, team: Team) -> None:
+    await asyncio.gather(*(publish(bus, *(event() for _ in range(number))) for number in range(30)))
+    await team.wait_for(lambda heard: len(heard.messages) == 435)
+    assert len({message.message_id for message in team.messages}) == 435
+
+
+async def test_of_events_that_go_together_each_has_its_own_end(bus: RabbitBus, amqp_url: str) -> None:
+    """One is taken, one is returned, one is refused, one cannot be written; and the next go on."""
+    connection = await aio_pika.connect(amqp_url)
+    channel = await connection.channel()
+    await channel.queue_delete("generation.unrouted")
+    taken = await channel.declare_queue(exclusive=True)
+    await taken.bind("generation.events", "generation.succeeded")
+    full = await channel.declare_queue(exclusive=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"})
+    await full.bind("generation.events", "generation.cancelled")
+    odd = event(correlation_id="x" * 256)
+    together = [event(), event("failed"), event("cancelled"), odd, event("accepted"), event(body=b"")]
+    for _ in range(2):
+        none, returned, refused, unwritable, unheard, empty = await bus.publish_events(together)
+        assert (none, unheard, empty) == (None, None, None)
+        assert isinstance(returned, UnroutableError)
+        assert "not even generation.unrouted" in str(returned)
+        assert isinstance(refused, UnroutableError)
+        assert "is full and rejects" in str(refused)
+        assert isinstance(unwritable, UnwritableError)
+        assert [(await taken.get(timeout=5, no_ack=True)).body for _ in range(2)] == [together[0].body, b""]
+    await connection.close()
+
+
+async def test_an_event_that_is_larger_than_a_frame_arrives_whole(bus: RabbitBus, team: Team) -> None:
+    body = b'{"type":"' + b"x" * 500_000 + b'"}'
+    await publish(bus, event(body=body))
+    await team.wait_for(lambda heard: len(heard.messages) == 1)
+    assert team.messages[0].body == body
 
 
 async def test_a_connection_that_an_operator_closed_is_opened_again(
@@ -157,7 +201,7 @@ async def test_a_connection_that_an_operator_closed_is_opened_again(
     await close_connections(servers, amqp_url, "drover publisher")
     await wait_ready(lambda: not bus.connected)
     await bus.wait_connected(10)
-    await bus.publish_event(event())
+    await publish(bus, event())
 
 
 async def test_what_is_published_while_the_broker_is_away_fails_at_once_and_says_so(amqp_url: str) -> None:
@@ -166,33 +210,43 @@ async def test_what_is_published_while_the_broker_is_away_fails_at_once_and_says
         await cable.unplug()
         await wait_ready(lambda: not bus.connected)
         with pytest.raises(BrokerUnavailableError):
-            await asyncio.wait_for(bus.publish_event(event()), 1)
+            await asyncio.wait_for(publish(bus, event()), 1)
         with pytest.raises(BrokerUnavailableError, match=r"not reached within 0\.1 s"):
             await bus.wait_connected(0.1)
         await cable.plug()
         await bus.wait_connected(10)
-        await bus.publish_event(event())
+        await publish(bus, event())
 
 
 async def test_a_publish_whose_confirm_is_cut_off_is_not_taken_for_done(amqp_url: str) -> None:
     async with Cable(amqp_url) as cable, running(cable.url) as bus:
         await bus.wait_connected(10)
-        publishing = [asyncio.create_task(bus.publish_event(event())) for _ in range(50)]
+        publishing = [asyncio.create_task(bus.publish_events([event()] * 3)) for _ in range(50)]
         await asyncio.sleep(0)
         cable.cut()
-        answers = await asyncio.gather(*publishing, return_exceptions=True)
+        answers = [answer for answers in await asyncio.gather(*publishing) for answer in answers]
     assert any(isinstance(answer, BrokerUnavailableError) for answer in answers)
     assert all(answer is None or isinstance(answer, BrokerUnavailableError) for answer in answers)
+
+
+async def test_a_confirm_that_does_not_come_is_waited_for_so_long_and_no_longer(amqp_url: str) -> None:
+    async with Cable(amqp_url) as cable, running(cable.url, confirm_timeout_s=0.3) as bus:
+        await bus.wait_connected(10)
+        cable.hold_answers()
+        answers = await bus.publish_events([event(), event()])
+        assert all(isinstance(answer, BrokerUnavailableError) for answer in answers)
+        cable.pass_answers()  # late confirms are nobody's
+        assert await bus.publish_events([event(), event()]) == [None, None]
 
 
 async def test_one_wrong_exchange_does_not_end_publishing(bus: RabbitBus, amqp_url: str) -> None:
     async with Team(amqp_url) as team:
         await team._channel.exchange_delete("generation.events")
     with pytest.raises(BrokerUnavailableError):
-        await bus.publish_event(event())
+        await publish(bus, event())
     await wait_ready(lambda: not bus.connected)
     await bus.wait_connected(10)  # declared anew with the new connection
-    await bus.publish_event(event())
+    await publish(bus, event())
 
 
 async def test_a_wrong_password_does_not_end_the_bus(amqp_url: str) -> None:

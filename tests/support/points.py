@@ -4,7 +4,7 @@
 
 Points are named after what they stand before or behind: a statement of `service/postgres/sql` (each is a commit of its
 own), a move of a request (`apply/submitted-succeeded`), a call of the bus, the inbox or the hub
-(`publish_event/generation.accepted`, `acknowledge`, `submit`), the commit of the migrations. Several points are a way:
+(`publish_events/generation.accepted`, `acknowledge`, `submit`), the commit of the migrations. Several points are a way:
 the process dies at the last one, once it has passed the others in their order. With `hold:` before it, who comes to a
 point waits there until somebody else has passed the next one.
 
@@ -30,6 +30,8 @@ from asyncpg.transaction import Transaction
 
 from service import app as composition
 from service.cli.serve import serve
+from service.domain.errors import DroverError
+from service.domain.messages import OutboxEvent
 from service.hub.client import HubClient
 from service.postgres.database import Database
 from service.postgres.store import RequestStore
@@ -100,7 +102,7 @@ def watch(way: Way) -> None:
     _watch_moves(way)
     _watch_acknowledgements(way)
     _watch_posts(way)
-    _watch_call(way, RabbitBus, "publish_event", detail=lambda event: f"/{event.routing_key}")
+    _watch_events(way)
     _watch_call(way, RabbitBus, "publish_reply")
     _watch_call(way, RabbitBus, "publish_command")
     _watch_call(way, RabbitBus, "quarantine")
@@ -121,6 +123,22 @@ def _watch_call(
         return answer
 
     setattr(owner, method, watched)
+
+
+def _watch_events(way: Way) -> None:
+    """One after another, so that each has its points."""
+    publish = RabbitBus.publish_events
+
+    async def watched(self: RabbitBus, events: Sequence[OutboxEvent]) -> list[DroverError | None]:
+        outcomes: list[DroverError | None] = []
+        for event in events:
+            point = f"publish_events/{event.routing_key}"
+            await way.comes_to(f"before:{point}")
+            outcomes += await publish(self, [event])
+            way.passed(f"after:{point}")
+        return outcomes
+
+    setattr(RabbitBus, "publish_events", watched)  # noqa: B010
 
 
 def _watch_statements(way: Way) -> None:
