@@ -1,11 +1,15 @@
 -- name: delete_ended_requests
 -- Requests that ended before $1 and have nothing left to tell, at most $2 of them; answers how many. Their outputs and
--- events go with them: an event that stayed would stand in the way of the same id when it comes again.
+-- events go with them: an event that stayed would stand in the way of the same id when it comes again. (Events that are
+-- sent again go out in any case.)
 with old as (
     select r.request_id
     from requests r
     where r.finished_at < $1
-        and not exists (select from outbox o where o.request_id = r.request_id and o.published_at is null)
+        and not exists (
+            select from outbox o
+            where o.request_id = r.request_id and o.stored and not o.repeated and o.published_at is null
+        )
     order by r.finished_at
     limit $2
 ),

@@ -1,6 +1,7 @@
 -- name: due_events
 -- The oldest events that may be published now. One that waits for its back-off holds back only its own request; the
--- answer to a message that was not accepted belongs to none, whatever id it names.
+-- answer to a message that was not accepted belongs to none, whatever id it names. For what has failed one index fits,
+-- and it holds nothing else: so no plan goes through the whole backlog for each event of it.
 select
     o.row_id, o.event_id, o.request_id, o.sequence, o.stored, o.routing_key, o.type, o.body, o.terminal,
     o.correlation_id, o.reply_to, o.traceparent, o.tracestate, o.failures
@@ -9,12 +10,12 @@ where o.published_at is null
     and o.next_attempt_at <= $1
     and not exists (
         select from outbox p
-        where p.published_at is null
+        where p.next_attempt_at > '-infinity'
+            and p.next_attempt_at > $1
             and p.request_id = o.request_id
             and p.stored
             and o.stored
             and p.sequence < o.sequence
-            and p.next_attempt_at > $1
     )
 order by o.row_id
 limit $2;
@@ -23,7 +24,7 @@ limit $2;
 -- What the broker has confirmed. Written only in the term in which it was published; answers how many were.
 with marked as (
     update outbox o
-    set published_at = $2
+    set published_at = $2, next_attempt_at = '-infinity'
     where o.row_id = any($1::bigint[])
         and o.published_at is null
         and exists (select from leadership l where l.lane = $3 and l.term = $4)
