@@ -12,7 +12,7 @@ import structlog
 from service.clock import utc_now
 from service.domain.decisions import Decision
 from service.domain.errors import ErrorCode, TransientError
-from service.domain.facts import Fact, HubAccepted, HubRefused, OutputFact, OutputReported
+from service.domain.facts import Fact, FoundUpstream, HubAccepted, HubRefused, OutputFact, OutputReported
 from service.domain.lifecycle import decide
 from service.domain.states import Fault, Request, RequestState
 from service.telemetry import Metrics
@@ -52,10 +52,11 @@ class Settler:
         """Applies every fact. DatabaseUnavailableError leaves it to the caller to repeat the whole, which is safe."""
         now = utc_now()
         waiting = list(_merged(cases))
-        await self._refuse_foreign(waiting)
-        for _ in range(MAX_ROUNDS):
+        for round_ in range(MAX_ROUNDS):
             if not waiting:
                 return
+            if round_:  # not written: changed meanwhile, or somebody else's generation
+                await self._refuse_foreign(waiting)
             await self._load(waiting)
             decisions = []
             for case in waiting:
@@ -74,15 +75,19 @@ class Settler:
 
     async def _refuse_foreign(self, cases: Sequence[Case]) -> None:
         """A generation belongs to one request. A hub that answers a POST with one that another request has already
-        leaves it open what was bought, and asking again would bring the same answer."""
-        given = accepted_ids(cases)
+        leaves it open what was bought, and asking again would bring the same answer. One that was found in doubt, and
+        that another request has taken meanwhile, was not this one's: the next look tells."""
+        given = [*accepted_ids(cases), *_found_ids(cases)]
         owners = await self._store.owned(given) if given else {}
         for case in cases:
-            foreign = [key for key in accepted_ids([case]) if owners.get(key, case.request_id) != case.request_id]
+            ids = [*accepted_ids([case]), *_found_ids([case])]
+            foreign = [key for key in ids if owners.get(key, case.request_id) != case.request_id]
             if foreign:
                 log.error("generation.foreign", request_id=case.request_id, generation_id=foreign)
                 case.facts = [
-                    HubRefused(FOREIGN, fact.attempt) if isinstance(fact, HubAccepted) else fact for fact in case.facts
+                    HubRefused(FOREIGN, fact.attempt) if isinstance(fact, HubAccepted) else fact
+                    for fact in case.facts
+                    if not isinstance(fact, FoundUpstream)
                 ]
 
     async def settle_reports(self, reports: Sequence[OutputReported]) -> None:
@@ -206,6 +211,13 @@ def _merged(cases: Iterable[Case]) -> Iterable[Case]:
         else:
             known.facts.extend(case.facts)
     return merged.values()
+
+
+def _found_ids(cases: Iterable[Case]) -> list[str]:
+    """The generation ids that were found for requests in doubt."""
+    return [
+        key for case in cases for fact in case.facts if isinstance(fact, FoundUpstream) for key in fact.generation_ids
+    ]
 
 
 def accepted_ids(cases: Iterable[Case]) -> list[str]:

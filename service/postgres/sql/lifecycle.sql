@@ -178,6 +178,11 @@ with decided as (
         stop_requested_at
     )
 ),
+foreigners as ( -- a generation belongs to one request, whatever the hub says: such a decision is not written
+    select n.request_id
+    from unnest($12::text[], $13::text[]) as n (generation_id, request_id)
+    join outputs o on o.generation_id = n.generation_id and o.request_id <> n.request_id
+),
 updated as (
     update requests r
     set state = d.state,
@@ -195,6 +200,7 @@ updated as (
         claim_expires_at = case when d.state = 'submitting' then r.claim_expires_at end
     from decided d
     where r.request_id = d.request_id and r.version = d.version
+        and d.request_id not in (select request_id from foreigners)
     returning r.request_id, r.target_namespace
 ),
 reported as (
@@ -210,9 +216,6 @@ reported as (
         $19::boolean[], $20::timestamptz[]
     ) as o (generation_id, request_id, index, status, media_type, url, error, lost, missing_since)
     join updated u on u.request_id = o.request_id
-    where not exists ( -- a generation belongs to one request, whatever the hub says
-        select from outputs x where x.generation_id = o.generation_id and x.request_id <> o.request_id
-    )
     on conflict (request_id, index) do update
     set status = excluded.status,
         media_type = excluded.media_type,
