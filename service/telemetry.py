@@ -76,7 +76,6 @@ def configure_logging(log_format: str | None = None, level: int = logging.INFO) 
     """Sets structlog and the standard library's logging up, once. `log_format`: json, console, or by the terminal."""
     console = log_format == "console" or (log_format is None and sys.stdout.isatty())
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 
@@ -50,5 +51,14 @@ async def _serve(settings: Settings) -> None:
         await asyncio.gather(starting, return_exceptions=True)
         return
     starting.result()
+    _spare_the_collector()
     await stopping
     await app.stop()
+
+
+def _spare_the_collector() -> None:
+    """What was imported stays for good, and hardly anything of a request is a cycle: looking for garbage in all of it
+    every 700 objects took a tenth of the CPU and made pauses of 20 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -71,6 +71,7 @@ class HubClient:
     def _new_session(self, connections: int, total_s: float) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
             connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=IDLE_REUSE_S),
             timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S),
         )
