@@ -21,7 +21,7 @@ from service.wire.requests import TRACEPARENT, TRACESTATE, readable_trace
 log = structlog.get_logger(__name__)
 tolerate_odd_properties()
 # Each end of the connection counts against every message delivered on it, and after 20 the broker puts them away.
-PREFETCH = 250
+PREFETCH = 500
 TEXTS = ("content_type", "message_id", "correlation_id", "reply_to", "user_id", "app_id")
 
 

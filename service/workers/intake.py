@@ -32,6 +32,7 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 DRAIN_S = 5.0
+PACE_S = 0.04
 CONFLICT = Fault(
     ErrorCode.IDEMPOTENCY_CONFLICT, "This request_id is known with other content; the first request is untouched."
 )
@@ -74,7 +75,7 @@ class Intake:
         self._lookup_timeout_s = lookup_timeout_s
         self._lookups: set[asyncio.Task[None]] = set()
         self._arrivals: Batches[Arrival] = Batches(
-            "intake", self._take_in, batch_limit, self._poisoned, held_back(inbox)
+            "intake", self._take_in, batch_limit, self._poisoned, held_back(inbox), pace_s=PACE_S
         )
         self._quarantine = Quarantine(store, bus, inbox, rules, wakeups, elsewhere, metrics)
 

@@ -24,6 +24,7 @@ from service.workers.settler import Settler
 
 log = structlog.get_logger(__name__)
 STEADY_S = 1.0  # a stream that stood this long was a good one, however often it is cut: reconnect at once
+PACE_S = 0.02
 
 
 class Listener:
@@ -51,7 +52,7 @@ class Listener:
         self._freed = freed  # whom to wake when generations have ended, where their number is limited
         self._opened = asyncio.Event()
         self._stands_since: float | None = None
-        self._reports: Batches[OutputReported] = Batches("reports", self._settle)
+        self._reports: Batches[OutputReported] = Batches("reports", self._settle, pace_s=PACE_S)
 
     async def run(self) -> None:
         """Listens until cancelled."""

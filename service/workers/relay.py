@@ -16,10 +16,12 @@ from service.domain.errors import BrokerUnavailableError, PermanentError, Transi
 from service.domain.messages import OutboxEvent, OutboxRow
 from service.domain.retry import Backoff
 from service.telemetry import Metrics
+from service.workers.batches import BUSY
 from service.workers.ports import Bus, EventStore
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
+PACE_S = 0.02
 
 
 @dataclass(slots=True)
@@ -63,8 +65,12 @@ class Relay:
         while True:
             self._wakeups.events.clear()
             try:
-                while await self.run_once():
+                began = time.monotonic()
+                while published := await self.run_once():
                     failures = 0
+                    if BUSY <= published < self._batch_limit:
+                        await asyncio.sleep(began + PACE_S - time.monotonic())
+                    began = time.monotonic()
             except TransientError as error:
                 failures += 1
                 log.warning("relay.delayed", reason=str(error), failures=failures)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.domain.errors import TransientError
-from service.workers.batches import Batches
+from service.workers.batches import BUSY, Batches
 
 pytestmark = pytest.mark.asyncio
 
@@ -90,6 +90,29 @@ async def test_items_are_flushed_in_their_order_and_no_more_than_the_limit_at_a_
     async with running(batches):
         await batches.drain()
     assert flush.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+async def test_a_busy_step_lets_a_batch_gather_and_a_quiet_or_an_overfull_one_waits_for_nobody() -> None:
+    flushes = Flushes()
+    batches: Batches[int] = Batches("step", flushes, 20, pace_s=0.2)
+    running = asyncio.create_task(batches.run())
+    loop = asyncio.get_running_loop()
+
+    async def seconds_for(*counts: int) -> float:
+        began = loop.time()
+        for count in counts:
+            seen = len(flushes.items)
+            for item in range(count):
+                batches.add(item)
+            while len(flushes.items) == seen:
+                flushes.began.clear()
+                await flushes.began.wait()
+        return loop.time() - began
+
+    assert await seconds_for(1, BUSY - 1, 1) < 0.1
+    assert await seconds_for(20, 1) < 0.1
+    assert await seconds_for(BUSY, 1) > 0.15
+    running.cancel()
 
 
 async def test_a_drain_of_nothing_is_done_at_once() -> None:
