@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ WRONG_SETTINGS = (
 CONNECTING = "connecting"
 GIVING_BACK_S = 2.0  # what was cut off is cancelled at the server first; a silent one must not hold us twice as long
 CLOSING_S = 1.0
+AT_HAND_S = 30.0
 SESSION = {
     "application_name": "drover",
     "jit": "off",
@@ -58,6 +60,10 @@ class Database:
         self._size = size
         self._timeout_s = timeout_s
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        # Connections between two statements, the latest last. To give one back to the pool and to take it again costs
+        # as much as a small statement.
+        self._at_hand: list[tuple[Connection, float]] = []
+        self._waiting = 0
 
     async def open(self) -> None:
         """Connects. ConfigurationError for a wrong database, user or URL; DatabaseUnavailableError when it is away."""
@@ -79,6 +85,7 @@ class Database:
         pool, self._pool = self._pool, None
         if pool is not None:
             try:
+                await self._give_back(pool, everything=True)
                 await asyncio.wait_for(pool.close(), CLOSING_S)
             except (TimeoutError, *UNAVAILABLE):
                 pool.terminate()
@@ -129,16 +136,50 @@ class Database:
         pool = self._pool
         if pool is None:
             raise DatabaseUnavailableError(f"Postgres is not connected ({purpose}).")
-        with _translated(purpose, pool):
-            connection = await pool.acquire(timeout=self._timeout_s)
+        with _translated(purpose, self):
+            connection = await self._take(pool)
             try:
                 yield connection
-            finally:
+            except BaseException:  # whatever is wrong with it, the pool knows what to do
                 await pool.release(connection, timeout=GIVING_BACK_S)
+                raise
+            self._at_hand.append((connection, time.monotonic()))
+            if self._waiting or time.monotonic() - self._at_hand[0][1] > AT_HAND_S:
+                await self._give_back(pool)
+
+    async def _take(self, pool: asyncpg.Pool[asyncpg.Record]) -> Connection:
+        while self._at_hand:
+            connection, _ = self._at_hand.pop()
+            if not connection.is_closed():
+                return connection
+            await pool.release(connection, timeout=GIVING_BACK_S)
+        self._waiting += 1
+        try:
+            return await pool.acquire(timeout=self._timeout_s)
+        finally:
+            self._waiting -= 1
+
+    async def _give_back(self, pool: asyncpg.Pool[asyncpg.Record], *, everything: bool = False) -> None:
+        """The one that was not used for longest, or all of them."""
+        while self._at_hand:
+            connection, _ = self._at_hand.pop(0)
+            await pool.release(connection, timeout=GIVING_BACK_S)
+            if not everything:
+                return
+
+    def forget_connections(self) -> None:
+        """Each is closed when it is free: the server behind them has changed its part."""
+        if (pool := self._pool) is not None:
+            asyncio.ensure_future(self._renew(pool))  # noqa: RUF006 - the pool outlives it
+
+    async def _renew(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        with suppress(*UNAVAILABLE):  # the pool may be closing
+            await pool.expire_connections()
+            await self._give_back(pool, everything=True)
 
     async def dedicated(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pool, for LISTEN, which a pooled one forgets when it is given back."""
-        with _translated("opening the notification connection", self._pool):
+        with _translated("opening the notification connection", self if self._pool is not None else None):
             return await asyncpg.connect(
                 self._dsn, timeout=self._timeout_s, command_timeout=self._timeout_s, server_settings=SESSION
             )
@@ -151,9 +192,9 @@ async def _leave_as_it_is(_: object) -> None:
 class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
     """Turns what the driver raises into DatabaseUnavailableError or ConfigurationError; keeps it as the cause."""
 
-    def __init__(self, purpose: str, pool: asyncpg.Pool[asyncpg.Record] | None = None) -> None:
+    def __init__(self, purpose: str, database: Database | None = None) -> None:
         self._purpose = purpose
-        self._pool = pool
+        self._database = database
 
     def __enter__(self) -> None: ...
 
@@ -167,7 +208,7 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
                 else "user or password"
             )
             refusal = f"Postgres refuses the connection ({what}); check DROVER_DATABASE_URL."
-            if self._pool is None:
+            if self._database is None:
                 raise ConfigurationError(refusal) from error
             # The settings were right once: somebody changes a password or restores the database. To be waited out, or
             # the workers would take every message at hand for the one that is at fault.
@@ -182,9 +223,8 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
     def _raise_unavailable(self, error: BaseException) -> None:
         # Giving a connection back to a silent server ends in a TimeoutError that hides the cancellation.
         raise_if_cancelled(error)
-        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._pool is not None:
-            with suppress(asyncpg.InterfaceError):  # the pool may be closing
-                asyncio.ensure_future(self._pool.expire_connections())  # noqa: RUF006 - the pool outlives it
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._database is not None:
+            self._database.forget_connections()
         told = str(error) or type(error).__name__
         if self._purpose == CONNECTING:
             told = f"Postgres could not be reached ({told}); check that it runs, and DROVER_DATABASE_URL."

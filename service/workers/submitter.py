@@ -36,8 +36,6 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
-UNWRITTEN = 2  # times the concurrency: answers are written while the next are waited for
-OUTCOMES_PACE_S = 0.01
 GAPS_PACE_S = 0.1
 GATHER_S = 0.004  # how long a busy submitter lets free slots gather, so that claims come in batches
 GATHER_RATE_S = 0.05  # the same for what the rate allows
@@ -46,8 +44,8 @@ GATHER_RATE_S = 0.05  # the same for what the rate allows
 class Submitter:
     """Up to `concurrency` POSTs at a time; outcomes are written in batches.
 
-    A place is free again when the answer has come; but no more than twice as many requests are ever without a written
-    outcome, and that many doubts at the most are left behind by a replica that dies.
+    A slot is free again when the outcome is written, not when it is known: so no more than `concurrency` requests are
+    ever without a written outcome, and that many doubts at the most are left behind by a replica that dies.
     """
 
     name = "submitter"
@@ -84,9 +82,7 @@ class Submitter:
         self._changed = asyncio.Event()  # a place is free, or an answer has come
         self._stopping = asyncio.Event()
         self._claims_ended = asyncio.Event()
-        self._outcomes: Batches[tuple[Claimed, Fact]] = Batches(
-            "outcomes", self._write_outcomes, poisoned=self._freed, pace_s=OUTCOMES_PACE_S
-        )
+        self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes, poisoned=self._freed)
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
         self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, pace_s=GAPS_PACE_S)
         self._waits: Batches[float] = Batches("waits", self._tell_all_to_wait)
@@ -132,11 +128,10 @@ class Submitter:
 
     async def _permitted(self) -> Permit | None:
         """Waits until there is a free place and the gate lets somebody through; None once the drain has begun."""
-        if len(self._posts) > self._concurrency // 2:
+        if self._held > self._concurrency // 2:
             await asyncio.sleep(GATHER_S)
         while not self._stopping.is_set():
-            free = min(self._concurrency - len(self._posts), UNWRITTEN * self._concurrency - self._held)
-            permit = self._gatekeeper.permit(free)
+            permit = self._gatekeeper.permit(self._concurrency - self._held)
             if permit is not None:
                 return permit
             self._changed.clear()
