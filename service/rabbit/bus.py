@@ -74,7 +74,17 @@ class RabbitBus:
         """To the events exchange, all at once; what became of each: None when it was confirmed, UnroutableError or
         UnwritableError for one that is itself at fault, BrokerUnavailableError when nobody knows."""
         outgoing = [
-            Outgoing(EVENTS, event.routing_key or "", event.body, _properties(event), mandatory=event.terminal)
+            Outgoing(
+                EVENTS,
+                event.routing_key or "",
+                event.body,
+                event.terminal,
+                str(event.event_id),
+                event.type,
+                CLOUDEVENTS_JSON,
+                event.correlation_id,
+                _trace(event),
+            )
             for event in events
         ]
         try:
@@ -174,12 +184,16 @@ def _told(event: OutboxEvent, outcome: Exception | None) -> DroverError | None:
 
 
 def _properties(event: OutboxEvent) -> Properties:
-    trace = {"traceparent": event.traceparent, "tracestate": event.tracestate}
     return Properties(
         delivery_mode=PERSISTENT,
         content_type=CLOUDEVENTS_JSON,
         message_id=str(event.event_id),
         correlation_id=event.correlation_id,
         message_type=event.type,
-        headers={key: value for key, value in trace.items() if value is not None},
+        headers={**_trace(event)},
     )
+
+
+def _trace(event: OutboxEvent) -> dict[str, str]:
+    given = (("traceparent", event.traceparent), ("tracestate", event.tracestate))
+    return {name: value for name, value in given if value is not None}

@@ -2,38 +2,55 @@
 
 By aiormq's `basic_publish` each message costs a lock, a timer, two futures and a write of its own; with three events a
 request that was the largest part of the service's CPU. What is used of aiormq here besides its public part are the
-tables in which a channel looks up what the broker confirms and returns.
+tables in which a channel looks up what the broker confirms and returns. The frames are written here, too (AMQP 0-9-1,
+sections 2.3.5 and 4.2): pamqp takes four times as long for the general case.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import cast
 
 from aiormq import spec
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 from aiormq.exceptions import DeliveryError
-from pamqp.body import ContentBody
+from pamqp import encode
 from pamqp.frame import marshal
-from pamqp.header import ContentHeader
 
 from service.domain.errors import BrokerUnavailableError
 from service.rabbit.connection import translated
 
+PERSISTENT = 2
+FRAME_END = b"\xce"
+HEADER_FRAME, BODY_FRAME = 2, 3
+BASIC = 60  # the class of the content
+CONTENT_TYPE, HEADERS, DELIVERY_MODE, CORRELATION_ID, MESSAGE_ID, TYPE = (
+    1 << 15,
+    1 << 13,
+    1 << 12,
+    1 << 10,
+    1 << 7,
+    1 << 5,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message; its properties have a `message_id` of their own, by which the broker's return of it is known."""
+    """A persistent message. Its `message_id` is its own: by it the broker's return of it is known."""
 
     exchange: str
     routing_key: str
     body: bytes
-    properties: spec.Basic.Properties
     mandatory: bool
+    message_id: str
+    message_type: str
+    content_type: str
+    correlation_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 async def publish_all(
@@ -74,15 +91,14 @@ class _Flight:
         for index, message in enumerate(self._messages):
             try:
                 payload += _frames(channel, message)
-            except (ValueError, TypeError, OverflowError) as error:  # pamqp cannot write it: this one alone
+            except (ValueError, TypeError, OverflowError) as error:  # this one alone
                 self.outcomes[index] = ValueError(f"The message cannot be written as AMQP: {type(error).__name__}")
                 continue
             channel.delivery_tag += 1
-            message_id = cast("str", message.properties.message_id)
-            confirm = _Confirm(self, index, channel.delivery_tag, message_id)
+            confirm = _Confirm(self, index, channel.delivery_tag, message.message_id)
             self._under_way[index] = confirm
             channel.confirmations[channel.delivery_tag] = confirm  # type: ignore[assignment] # as much as it asks of one
-            channel.message_id_delivery_tag[message_id] = channel.delivery_tag
+            channel.message_id_delivery_tag[message.message_id] = channel.delivery_tag
         if self._under_way:
             channel.write_queue.put_nowait(ChannelFrame(payload=bytes(payload), should_close=False))
         else:
@@ -140,15 +156,46 @@ class _Confirm:
 
 
 def _frames(channel: Channel, message: Outgoing) -> bytes:
-    header = ContentHeader(body_size=len(message.body), properties=message.properties)
+    number, body, room = channel.number, message.body, channel.max_content_size
     frames = [
-        _publish_frame(channel.number, message.exchange, message.routing_key, message.mandatory),
-        marshal(header, channel.number),
+        _publish_frame(number, message.exchange, message.routing_key, message.mandatory),
+        _frame(HEADER_FRAME, number, header_of(message)),
     ]
-    room = channel.max_content_size
-    pieces = (message.body[start : start + room] for start in range(0, len(message.body), room))
-    frames += [marshal(ContentBody(piece), channel.number) for piece in pieces]
+    frames += [_frame(BODY_FRAME, number, body[start : start + room]) for start in range(0, len(body), room)]
     return b"".join(frames)
+
+
+def header_of(message: Outgoing) -> bytes:
+    """The content header: class, weight, size, flags, and the properties in the order of the flags. ValueError for a
+    property that is longer than 255 bytes."""
+    flags = CONTENT_TYPE | DELIVERY_MODE | MESSAGE_ID | TYPE
+    headers = correlation_id = b""
+    if message.headers:
+        flags |= HEADERS
+        headers = encode.field_table(dict(message.headers))
+    if message.correlation_id:
+        flags |= CORRELATION_ID
+        correlation_id = _short(message.correlation_id)
+    return b"".join(
+        (
+            struct.pack(">HHQH", BASIC, 0, len(message.body), flags),
+            _short(message.content_type),
+            headers,
+            bytes((PERSISTENT,)),
+            correlation_id,
+            _short(message.message_id),
+            _short(message.message_type),
+        )
+    )
+
+
+def _short(text: str) -> bytes:
+    encoded = text.encode()
+    return bytes((len(encoded),)) + encoded
+
+
+def _frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + FRAME_END
 
 
 @lru_cache(maxsize=256)
