@@ -69,18 +69,18 @@ async def publish_all(
     except BrokerUnavailableError as error:
         unknown = error
     finally:
-        flight.give_up(unknown)
-    return flight.outcomes
+        flight.give_up()
+    return [flight.ends.get(index, unknown) for index in range(len(messages))]
 
 
 class _Flight:
-    """Messages on their way together."""
+    """Messages on their way together. `ends` has those alone of which the broker, or the message itself, has told."""
 
     def __init__(self, channel: Channel, messages: Sequence[Outgoing]) -> None:
         self._channel = channel
         self._messages = messages
         self._under_way: dict[int, _Confirm] = {}
-        self.outcomes: list[DeliveryError | BrokerUnavailableError | ValueError | None] = [None] * len(messages)
+        self.ends: dict[int, DeliveryError | ValueError | None] = {}
         self.landed: asyncio.Future[None] = channel.create_future()  # failed by the channel when that is lost
 
     def take_off(self) -> None:
@@ -92,7 +92,7 @@ class _Flight:
             try:
                 payload += _frames(channel, message)
             except (ValueError, TypeError, OverflowError) as error:  # this one alone
-                self.outcomes[index] = ValueError(f"The message cannot be written as AMQP: {type(error).__name__}")
+                self.ends[index] = ValueError(f"The message cannot be written as AMQP: {type(error).__name__}")
                 continue
             channel.delivery_tag += 1
             confirm = _Confirm(self, index, channel.delivery_tag, message.message_id)
@@ -108,15 +108,14 @@ class _Flight:
         """One is confirmed, or refused."""
         if self._under_way.pop(confirm.index, None) is None:
             return
-        self.outcomes[confirm.index] = error
+        self.ends[confirm.index] = error
         self._forget(confirm)
         if not self._under_way and not self.landed.done():
             self.landed.set_result(None)
 
-    def give_up(self, error: BrokerUnavailableError) -> None:
-        """What has not landed is of unknown outcome."""
-        for index, confirm in self._under_way.items():
-            self.outcomes[index] = error
+    def give_up(self) -> None:
+        """What has not landed by now is nobody's any more."""
+        for confirm in self._under_way.values():
             self._forget(confirm)
         self._under_way.clear()
         if not self.landed.done():

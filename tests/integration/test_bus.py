@@ -17,6 +17,7 @@ from service.domain.errors import BrokerUnavailableError, ConfigurationError, Un
 from service.domain.messages import Message, OutboxEvent
 from service.rabbit.bus import RabbitBus
 from service.rabbit.connection import translated
+from service.rabbit.pipeline import Outgoing, publish_all
 from tests.integration.builders import as_user
 from tests.support.broker import close_connections, wait_ready
 from tests.support.bus import Team
@@ -237,6 +238,18 @@ async def test_a_confirm_that_does_not_come_is_waited_for_so_long_and_no_longer(
         assert all(isinstance(answer, BrokerUnavailableError) for answer in answers)
         cable.pass_answers()  # late confirms are nobody's
         assert await bus.publish_events([event(), event()]) == [None, None]
+
+
+async def test_on_a_channel_that_is_closed_or_taken_nothing_passes_for_confirmed(bus: RabbitBus) -> None:
+    channel = bus._own.channel(0)
+    message = Outgoing("generation.events", "generation.succeeded", b"{}", False, "id", "type", "text/plain")
+    async with channel.lock:
+        answers = await publish_all(channel, [message, message], 0.05)
+    assert [type(answer) for answer in answers] == [BrokerUnavailableError] * 2
+    assert await publish_all(channel, [message], 5) == [None]
+    await channel.close()
+    answers = await publish_all(channel, [message, message], 5)
+    assert [type(answer) for answer in answers] == [BrokerUnavailableError] * 2
 
 
 async def test_one_wrong_exchange_does_not_end_publishing(bus: RabbitBus, amqp_url: str) -> None:
