@@ -10,7 +10,7 @@ LOCAL = $(PYTHON) deploy/local
 BIN := .venv/bin
 HOME_DIR ?= .local
 # More workers than cores: the tests wait for servers most of the time.
-WORKERS ?= 3
+WORKERS ?= 4
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

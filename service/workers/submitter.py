@@ -36,7 +36,6 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
-GAPS_PACE_S = 0.1
 GATHER_S = 0.004  # how long a busy submitter lets free slots gather, so that claims come in batches
 GATHER_RATE_S = 0.05  # the same for what the rate allows
 
@@ -84,7 +83,7 @@ class Submitter:
         self._claims_ended = asyncio.Event()
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes, poisoned=self._freed)
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
-        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, pace_s=GAPS_PACE_S)
+        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps)
         self._waits: Batches[float] = Batches("waits", self._tell_all_to_wait)
 
     async def run(self) -> None:
