@@ -40,7 +40,7 @@ WRONG_SETTINGS = (
 CONNECTING = "connecting"
 GIVING_BACK_S = 2.0  # what was cut off is cancelled at the server first; a silent one must not hold us twice as long
 CLOSING_S = 1.0
-AT_HAND_S = 30.0
+AT_HAND_S = 30.0  # a connection that nobody wanted for so long goes back to the pool, which closes it in time
 SESSION = {
     "application_name": "drover",
     "jit": "off",
@@ -144,7 +144,9 @@ class Database:
                 await pool.release(connection, timeout=GIVING_BACK_S)
                 raise
             self._at_hand.append((connection, time.monotonic()))
-            if self._waiting or time.monotonic() - self._at_hand[0][1] > AT_HAND_S:
+            if self._pool is not pool:  # closed meanwhile: it waits for this one
+                await self._give_back(pool, everything=True)
+            elif self._waiting or time.monotonic() - self._at_hand[0][1] > AT_HAND_S:
                 await self._give_back(pool)
 
     async def _take(self, pool: asyncpg.Pool[asyncpg.Record]) -> Connection:

@@ -202,3 +202,22 @@ async def test_a_notification_of_another_replica_wakes_the_relay_also_after_its_
     finally:
         listening.cancel()
     assert await sql.fetchval("select 1") == 1
+
+
+async def test_who_waits_for_a_connection_gets_the_next_one_that_is_free(database_url: str) -> None:
+    database = Database(database_url, size=2, timeout_s=5)
+    await database.open()
+    async with asyncio.timeout(5):
+        for _ in range(20):
+            await asyncio.gather(*(database.fetch("known_requests", ["r"]) for _ in range(7)))
+    await database.close()
+
+
+async def test_a_statement_under_way_while_the_database_is_closed_gives_its_connection_back(database_url: str) -> None:
+    database = Database(database_url)
+    await database.open()
+    async with database.connection("a long look") as connection:
+        closing = asyncio.create_task(database.close())
+        assert await connection.fetchval("select 1 from pg_sleep(0.1)") == 1
+    await closing
+    assert database._at_hand == []
