@@ -57,8 +57,8 @@ async def _serve(settings: Settings) -> None:
 
 
 def _spare_the_collector() -> None:
-    """What was imported stays for good, and hardly anything of a request is a cycle: looking for garbage in all of it
-    every 700 objects took a tenth of the CPU and made pauses of 20 ms."""
+    """What was imported stays for good, and hardly anything of a request is a cycle: it need not be looked through for
+    garbage again and again. What that is worth could not be told from the machine's noise."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

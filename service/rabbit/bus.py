@@ -18,7 +18,7 @@ from service.domain.messages import Message, OutboxEvent
 from service.rabbit.connection import translated
 from service.rabbit.dead_letters import put_away
 from service.rabbit.outlet import Outlet
-from service.rabbit.pipeline import Outgoing, publish_all
+from service.rabbit.pipeline import PERSISTENT, Outgoing, publish_all
 from service.rabbit.topology import COMMANDS, DEAD, EVENTS
 from service.rabbit.verbatim import Returns, largest_properties
 from service.supervisor import run_together
@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
 EVENTS_CHANNEL, QUARANTINE_CHANNEL, COMMANDS_CHANNEL = 0, 1, 2
 REPLY_TRIES = 2
-PERSISTENT = 2
 Properties = aiormq.spec.Basic.Properties
 
 

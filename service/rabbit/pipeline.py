@@ -28,14 +28,8 @@ PERSISTENT = 2
 FRAME_END = b"\xce"
 HEADER_FRAME, BODY_FRAME = 2, 3
 BASIC = 60  # the class of the content
-CONTENT_TYPE, HEADERS, DELIVERY_MODE, CORRELATION_ID, MESSAGE_ID, TYPE = (
-    1 << 15,
-    1 << 13,
-    1 << 12,
-    1 << 10,
-    1 << 7,
-    1 << 5,
-)
+CONTENT_TYPE, HEADERS, DELIVERY_MODE = 1 << 15, 1 << 13, 1 << 12  # the flags of the properties
+CORRELATION_ID, MESSAGE_ID, TYPE = 1 << 10, 1 << 7, 1 << 5
 
 
 @dataclass(frozen=True, slots=True)
