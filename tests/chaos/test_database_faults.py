@@ -118,9 +118,11 @@ async def test_while_the_database_takes_no_writes_nothing_is_lost_and_it_goes_on
     """A fail-over that left us with the former primary, which still answers."""
     before, during = requests("before", 20), requests("during", 20)
     variables = environment(amqp_url, private_url, slow_hub.url, DROVER_HTTP_PORT=str(http_port))
-    async with running(variables) as app, Team(amqp_url) as team, StreamWatch(slow_hub) as streams:
+    async with running(variables) as app, Team(amqp_url) as team:
+        streams = StreamWatch(slow_hub)
         await team.send_many(before)
         await submitted(team, len(before))
+        await streams.until(1)
         operator = await asyncpg.connect(private_url)
         await operator.execute("alter system set default_transaction_read_only = on")
         await operator.execute("select pg_reload_conf()")

@@ -35,11 +35,10 @@ async def slow_hub() -> AsyncIterator[Sandbox]:
         yield hub
 
 
-@pytest_asyncio.fixture
-async def streams(slow_hub: Sandbox) -> AsyncIterator[StreamWatch]:
+@pytest.fixture
+def streams(slow_hub: Sandbox) -> StreamWatch:
     """A look at its streams."""
-    async with StreamWatch(slow_hub) as watch:
-        yield watch
+    return StreamWatch(slow_hub)
 
 
 def requests(prefix: str, count: int) -> list[dict[str, object]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Self
 
 from service.sandbox import Sandbox
 
@@ -12,51 +11,56 @@ LOOK_S = 0.01
 
 
 class StreamWatch:
-    """Samples the number of open streams of a hub while entered. `changes` holds (time.monotonic, count)."""
+    """How many streams of a hub stood at once, by the hub's own log, so that no change is too short to be seen.
+
+    `until` follows the changes in their order: what it found once is not found again after something later.
+    """
 
     def __init__(self, hub: Sandbox) -> None:
-        self._broadcast = hub.hub.broadcast
-        self.changes: list[tuple[float, int]] = []
-        self._changed = asyncio.Condition()
+        self._log = hub.hub.broadcast.log
+        self._started = time.monotonic()
+        self._to_monotonic = self._started - time.time()
+        self._reached = 0
 
-    async def __aenter__(self) -> Self:
-        self._watching = asyncio.create_task(self._watch())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._watching.cancel()
-        await asyncio.gather(self._watching, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        while True:
-            count = len(self._broadcast)
-            if not self.changes or self.changes[-1][1] != count:
-                async with self._changed:
-                    self.changes.append((time.monotonic(), count))
-                    self._changed.notify_all()
-            await asyncio.sleep(LOOK_S)
+    @property
+    def changes(self) -> list[tuple[float, int]]:
+        """The number that stood from each moment (time.monotonic) on, the oldest first."""
+        steps = [(span.opened_at, 1) for span in self._log]
+        steps += [(span.closed_at, -1) for span in self._log if span.closed_at is not None]
+        changes = [(self._started, 0)]
+        for moment, step in sorted(steps):
+            changes.append((moment + self._to_monotonic, changes[-1][1] + step))
+        return changes
 
     @property
     def count(self) -> int:
         """How many stand now."""
-        return self.changes[-1][1] if self.changes else 0
+        return self.changes[-1][1]
 
     async def until(self, count: int, timeout_s: float = 20.0) -> float:
-        """Waits until that many stand; since when."""
-        async with self._changed:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._changed.wait_for(lambda: bool(self.changes) and self.count == count)
-            except TimeoutError:
-                raise TimeoutError(f"Never {count} streams within {timeout_s:g} s: {self.changes}") from None
-            return self.changes[-1][0]
+        """Waits until that many stand, or did at any time after what was waited for before; since when."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (found := self._next(count)) is None:
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            raise TimeoutError(f"Never {count} streams within {timeout_s:g} s: {self.changes}") from None
+        return found
+
+    def _next(self, count: int) -> float | None:
+        changes = self.changes
+        for position in range(self._reached, len(changes)):
+            moment, at_once = changes[position]
+            if at_once == count:
+                self._reached = position
+                return moment
+        return None
 
     def longest(self, count: int, since: float = 0.0) -> float:
         """The longest time for which that many stood at once, in seconds; counted from `since` on."""
-        ends = [moment for moment, _ in self.changes[1:]] + [time.monotonic()]
+        changes = self.changes
+        ends = [moment for moment, _ in changes[1:]] + [time.monotonic()]
         spans = [
-            end - max(began, since)
-            for (began, at_once), end in zip(self.changes, ends, strict=True)
-            if at_once == count
+            end - max(began, since) for (began, at_once), end in zip(changes, ends, strict=True) if at_once == count
         ]
         return max([0.0, *spans])
