@@ -7,12 +7,12 @@ import argparse
 import concurrent.futures
 import contextlib
 import fcntl
-import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ from deploy.local.rabbit import RabbitPorts, RabbitServer
 from deploy.local.record import Record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FALLBACK = Path("/var/tmp")  # noqa: S108 - survives a reboot, and what is found there is not trusted
+FALLBACK = Path("/var/tmp")  # noqa: S108 - survives a reboot
 RABBIT_PORTS = ("amqp", "management", "distribution", "epmd")
 OWN_FILES = ("postgres", "rabbitmq", "run", "log", "postgres.password", "state.json", "lock")
 AMQP_URL, DATABASE_URL = "DROVER_AMQP_URL", "DROVER_DATABASE_URL"
@@ -174,9 +174,9 @@ class Stack:
     def _prepared_postgres(self) -> PostgresServer:
         account = postgres.server_account()
         if account and not self.record.postgres_folder and not _can_enter(self.home, account):
-            folder = FALLBACK / f"drover-{hashlib.sha256(str(self.home).encode()).hexdigest()[:12]}"
-            _claim(folder, account)
-            self.record.postgres_folder = str(folder)
+            # A new one: what lies about there may be a trap, or of a home that has been deleted, with its password.
+            folder = tempfile.mkdtemp(prefix="drover-", dir=FALLBACK)
+            self.record.postgres_folder = folder
             print(f"Postgres cannot run as root, and its account cannot enter {self.home}: its data are in {folder}")
         self._choose("postgres", alive=self.postgres.alive())
         return self.postgres
@@ -215,16 +215,6 @@ def _can_enter(folder: Path, account: tuple[int, int]) -> bool:
     return (
         subprocess.run(argv, check=False, user=account[0], group=account[1], extra_groups=[], cwd="/").returncode == 0
     )
-
-
-def _claim(folder: Path, account: tuple[int, int]) -> None:
-    """Make a folder where everybody may write: one that is there already, and not the account's, is somebody's trap."""
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        found = folder.lstat()
-        if folder.is_symlink() or found.st_uid not in (0, account[0]):
-            raise StackError(f"{folder} is there and belongs to somebody else: remove it") from None
 
 
 def _place(url: str) -> str:

@@ -214,6 +214,21 @@ def test_given_servers_are_used_as_they_are(home: Path, server: PostgresServer) 
     assert not (home / "run" / "rabbitmq.pid").exists()
 
 
+def test_a_home_that_was_deleted_leaves_nothing_that_stands_in_the_way_of_the_next_at_its_place(home: Path) -> None:
+    """A clone that is removed and cloned anew: where Postgres cannot enter it, its data were elsewhere."""
+    with socket.create_server((LOOPBACK, 0)) as broker:
+        given = bare_env(DROVER_AMQP_URL=f"amqps://{LOOPBACK}:{broker.getsockname()[1]}/")
+        assert stack_command(home, "up", env=given).returncode == 0
+        assert stack_command(home, "down", env=given).returncode == 0
+        left_behind = Record.load(home).postgres_folder
+        shutil.rmtree(home)
+        home.mkdir(mode=0o700)
+        again = stack_command(home, "up", env=given)
+    if left_behind is not None:
+        shutil.rmtree(left_behind)
+    assert (again.returncode, again.stderr) == (0, "")
+
+
 def test_a_copied_home_does_not_act_on_the_original(home: Path, tmp_path: Path) -> None:
     Record(str(home), {"postgres": 1}).save()
     shutil.copytree(home, tmp_path / "copy")
