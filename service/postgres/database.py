@@ -46,6 +46,8 @@ SESSION = {
     "jit": "off",
     # Every statement here has its index. A plan made while a table was empty must not go on reading it whole.
     "enable_seqscan": "off",
+    # Every plan is checked as the general one; five of its own for each statement and session first only cost time.
+    "plan_cache_mode": "force_generic_plan",
     # A replica that freezes within a transaction must not keep its locks from the others for long.
     "idle_in_transaction_session_timeout": "5s",
 }

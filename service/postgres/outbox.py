@@ -23,10 +23,10 @@ class Outbox:
         """The oldest events that may be published now."""
         return [rows.outbox_row_of(row) for row in await self._database.fetch("due_events", now, limit)]
 
-    async def mark_published(self, row_ids: Sequence[int], term: int, now: datetime) -> int:
+    async def mark_published(self, row_ids: Sequence[int], term: int) -> int:
         """Marks what the broker confirmed, while the term holds; else the next leader publishes it again. Answers how
         many it marked."""
-        return int(await self._database.fetchval("mark_published", list(row_ids), now, self._lane, term))
+        return int(await self._database.fetchval("mark_published", list(row_ids), self._lane, term))
 
     async def mark_failed(self, failed: Sequence[tuple[int, datetime]]) -> None:
         """Puts rows off until their next attempt."""

@@ -39,7 +39,7 @@ class Janitor:
     async def clean(self, now: datetime) -> None:
         """Everything that is old, in bounded steps: what is made faster than one step an interval must go as fast."""
         await self._delete("delete_ended_requests", now - self._retention)
-        await self._delete("delete_published_events", now - self._retention)
+        await self._delete("delete_old_answers", now - self._retention)
         await self._delete("delete_old_orphans", now - ORPHAN_AGE)
         await self._delete("delete_old_cancels", now - EARLY_CANCEL_AGE)
 

@@ -142,7 +142,7 @@ class Relay:
     async def _mark(self, tally: Tally) -> int:
         now, marked = utc_now(), 0
         if tally.published:
-            marked = await self._events.mark_published([row.row_id for row in tally.published], self._term, now)
+            marked = await self._events.mark_published([row.row_id for row in tally.published], self._term)
             for row in tally.published:
                 self._metrics.published.labels(row.event.type).inc()
         if tally.failed:

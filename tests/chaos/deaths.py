@@ -84,7 +84,7 @@ STATEMENTS: Mapping[str, Place] = {
     "note_stream_opened": Place(Workload),
     "give_back_lease": Place(Terminated),
     "delete_ended_requests": Place(Old),
-    "delete_published_events": Place(Old),
+    "delete_old_answers": Place(Old),
     "delete_old_orphans": Place(Old),
     "delete_old_cancels": Place(Old),
 }

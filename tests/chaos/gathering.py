@@ -38,8 +38,8 @@ async def stored(database_url: str) -> Stored:
         )
         outputs = await connection.fetch("select request_id, generation_id, status::text from outputs")
         events = await connection.fetch(
-            "select event_id::text, request_id, sequence, type, stored, published_at is not null as published "
-            "from outbox"
+            "select event_id::text, request_id, sequence, type, stored, "
+            "not exists (select from unpublished u where u.row_id = o.row_id) as published from outbox o"
         )
     finally:
         await connection.close()
@@ -55,8 +55,7 @@ async def unfinished(database_url: str) -> int:
     connection = await asyncpg.connect(database_url)
     try:
         count: int = await connection.fetchval(
-            "select (select count(*) from requests where finished_at is null)"
-            " + (select count(*) from outbox where published_at is null)"
+            "select (select count(*) from requests where finished_at is null) + (select count(*) from unpublished)"
         )
     finally:
         await connection.close()

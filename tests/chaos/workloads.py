@@ -288,10 +288,9 @@ class Old(Workload):
         await database.close()
         await scene.execute(
             "update requests set finished_at = now() - interval '40 days'",
-            "update outbox set published_at = now()",  # late, but it goes with its request all the same
-            "insert into outbox (event_id, request_id, sequence, stored, terminal, type, body, next_attempt_at, "
-            "published_at) values (gen_random_uuid(), 'bad', 1, false, true, 'x', '', now(), "
-            "now() - interval '40 days')",
+            "delete from unpublished",
+            "insert into outbox (event_id, request_id, sequence, stored, terminal, type, body, created_at) "
+            "values (gen_random_uuid(), 'bad', 1, false, true, 'x', '', now() - interval '40 days')",
             "insert into orphan_events (generation_id, status, received_at) "
             "values ('foreign', 'succeeded', now() - interval '2 hours')",
             "insert into early_cancels (request_id, received_at) values ('never', now() - interval '2 days')",

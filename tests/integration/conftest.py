@@ -15,8 +15,8 @@ from service.postgres.store import RequestStore
 from tests.support.servers import Servers
 
 EMPTY = """
-delete from requests; delete from outbox; delete from orphan_events; delete from early_cancels; delete from leadership;
-delete from limits
+delete from requests; delete from outbox; delete from unpublished; delete from orphan_events; delete from early_cancels;
+delete from leadership; delete from limits
 """  # outputs go with their requests
 
 

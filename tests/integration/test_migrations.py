@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
 import pytest
 import pytest_asyncio
 
+from service.clock import utc_now
 from service.domain.errors import ConfigurationError
 from service.domain.states import OutputStatus, RequestState
 from service.postgres.database import Database
 from service.postgres.migrate import apply_migrations, available, check_migrations
+from service.postgres.outbox import Outbox
 from service.postgres.statements import statements
 from tests.integration.builders import Sql, as_user
 from tests.support.servers import Servers
@@ -68,6 +71,29 @@ async def test_of_replicas_that_migrate_at_once_exactly_one_does_it(empty: str) 
     for database in databases:
         await database.close()
     assert sorted(len(each) for each in applied) == [0, 0, 0, 0, len(EVERYTHING)]
+
+
+async def test_what_was_still_to_be_published_is_so_after_the_outbox_was_divided(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await opened(empty)
+    with monkeypatch.context() as before:
+        before.setattr("service.postgres.migrate.available", lambda: available()[:5])
+        await apply_migrations(database)
+    async with database.connection("filling it") as connection:
+        await connection.execute(
+            "insert into outbox (event_id, request_id, sequence, stored, terminal, routing_key, type, body, failures, "
+            "next_attempt_at, published_at) values "
+            "(gen_random_uuid(), 'told', 1, true, true, 'k', 'k', 'x', 0, '-infinity', now()),"
+            "(gen_random_uuid(), 'due', 1, true, true, 'k', 'k', 'x', 0, '-infinity', null),"
+            "(gen_random_uuid(), 'failed', 1, true, true, 'k', 'k', 'x', 3, now() + interval '1 hour', null)"
+        )
+    await apply_migrations(database)
+    outbox, now = Outbox(database), utc_now()
+    assert [(row.event.request_id, row.failures) for row in await outbox.due(10, now)] == [("due", 0)]
+    later = await outbox.due(10, now + timedelta(hours=2))
+    assert [(row.event.request_id, row.failures) for row in later] == [("due", 0), ("failed", 3)]
+    await database.close()
 
 
 async def test_a_migration_that_was_changed_afterwards_is_named(database: Database, sql: Sql) -> None:

@@ -73,9 +73,9 @@ async def test_what_is_marked_in_the_present_term_is_not_due_again(
     term = await lease.take(60)
     assert term is not None
     rows = await outbox.due(10, NOW)
-    assert await outbox.mark_published([rows[0].row_id], term, NOW) == 1
+    assert await outbox.mark_published([rows[0].row_id], term) == 1
     assert await due(outbox) == [("r-2", 1)]
-    assert await outbox.mark_published([rows[0].row_id], term, NOW + DAY) == 0
+    assert await outbox.mark_published([rows[0].row_id], term) == 0
 
 
 @pytest.mark.parametrize("off", [-1, 1])
@@ -86,7 +86,7 @@ async def test_a_mark_of_any_other_term_is_not_written(
     term = await lease.take(60)
     assert term is not None
     (row,) = await outbox.due(10, NOW)
-    assert await outbox.mark_published([row.row_id], term + off, NOW) == 0
+    assert await outbox.mark_published([row.row_id], term + off) == 0
     assert await due(outbox) == [("r-1", 1)]
 
 
@@ -98,7 +98,7 @@ async def test_a_former_leader_marks_nothing_once_another_leads(
     assert term is not None
     assert await LeaseStore(database, "second").take(60) == term + 1
     (row,) = await outbox.due(10, NOW)
-    assert await outbox.mark_published([row.row_id], term, NOW) == 0
+    assert await outbox.mark_published([row.row_id], term) == 0
 
 
 # -- the lease ----------------------------------------------------------------------------------------------------

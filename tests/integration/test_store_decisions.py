@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
 from service.domain.facts import HubAccepted, OutcomeUnknown
+from service.domain.messages import Cancel, OutboxEvent
 from service.domain.states import InFlight, OutputStatus, RequestState
 from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
@@ -90,6 +92,7 @@ async def test_an_output_that_has_ended_is_never_reopened_or_rewritten(store: Re
     forged = decided(request, failed("g-r-1-0"))
     await sql.execute("update requests set version = $1, sequence = 2", request.version)
     await sql.execute("delete from outbox where sequence > 2")
+    await sql.execute("delete from unpublished where sequence > 2")
     assert await store.apply([forged], NOW + SECOND) == {"r-1"}
     after = (await store.load(["r-1"]))["r-1"]
     assert after.outputs[0].status is OutputStatus.SUCCEEDED
@@ -166,7 +169,7 @@ async def test_a_request_goes_with_all_that_belongs_to_it_once_it_is_old(
 ) -> None:
     await ended(store, "r-1")
     await submitted(store, "working")
-    await sql.execute("update outbox set published_at = $1", NOW)
+    await sql.execute("delete from unpublished")
     assert await store.delete_old("delete_ended_requests", NOW + ago * SECOND, 10) == 1 - left
     assert len(await store.known(["r-1", "working"])) == 1 + left
     assert await sql.fetchval("select count(*) from outputs where request_id = 'r-1'") == left
@@ -175,24 +178,33 @@ async def test_a_request_goes_with_all_that_belongs_to_it_once_it_is_old(
 
 async def test_an_id_may_come_again_once_its_request_is_gone(store: RequestStore, sql: Sql) -> None:
     await ended(store, "r-1")
-    await sql.execute("update outbox set published_at = $1", NOW)
+    await sql.execute("delete from unpublished")
     await store.delete_old("delete_ended_requests", NOW + SECOND, 10)
     assert await stored(store, "r-1") == {"r-1"}
 
 
 async def test_a_request_with_something_left_to_tell_stays_however_old_it_is(store: RequestStore, sql: Sql) -> None:
     await ended(store, "r-1")
-    await sql.execute("update outbox set published_at = $1 where not terminal", NOW)
+    await sql.execute("delete from unpublished where sequence < 3")
     assert await store.delete_old("delete_ended_requests", NOW + DAY, 10) == 0
 
 
-async def test_events_and_orphans_go_by_their_own_age_in_bounded_steps(store: RequestStore, sql: Sql) -> None:
+async def test_what_goes_with_no_request_goes_by_its_own_age_once_it_is_published(
+    store: RequestStore, sql: Sql
+) -> None:
     await ended(store, "r-1")
-    await sql.execute("update outbox set published_at = $1 where not terminal", NOW)
-    assert await store.delete_old("delete_published_events", NOW, 10) == 0
-    assert await store.delete_old("delete_published_events", NOW + SECOND, 1) == 1
-    assert await store.delete_old("delete_published_events", NOW + SECOND, 10) == 1
-    assert [row[0] for row in await sql.fetch("select type from outbox")] == ["generation.succeeded"]
+    await store.repeat_ends([Cancel("r-1")], NOW)
+    answer = OutboxEvent(UUID(int=1), "bad", 1, "k", "k", b"{}", terminal=True, stored=False)
+    await store.insert_answers([answer, answer], NOW)
+    await sql.execute("delete from unpublished where row_id < (select max(row_id) from unpublished)")
+    assert await store.delete_old("delete_old_answers", NOW, 10) == 0
+    assert await store.delete_old("delete_old_answers", NOW + SECOND, 1) == 1
+    assert await store.delete_old("delete_old_answers", NOW + SECOND, 10) == 1
+    left = await sql.fetch("select request_id, sequence from outbox order by row_id")
+    assert [tuple(row) for row in left] == [("r-1", 1), ("r-1", 2), ("r-1", 3), ("bad", 1)]
+
+
+async def test_orphans_go_by_their_own_age(store: RequestStore, sql: Sql) -> None:
     await store.insert_orphans([succeeded("old")], NOW)
     await store.insert_orphans([succeeded("new")], NOW + SECOND)
     assert await store.delete_old("delete_old_orphans", NOW + SECOND, 10) == 1

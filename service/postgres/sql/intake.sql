@@ -35,13 +35,18 @@ inserted as (
 announced as (
     insert into outbox (
         event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, traceparent,
-        tracestate, next_attempt_at
+        tracestate, created_at
     )
     select
         event_id, request_id, 1, true, false, 'generation.accepted', 'generation.accepted', event_body,
-        correlation_id, traceparent, tracestate, '-infinity'
+        correlation_id, traceparent, tracestate, $20
     from incoming join inserted using (request_id)
     order by place
+    returning row_id, request_id, sequence, stored
+),
+waiting as (
+    insert into unpublished (row_id, request_id, sequence, stored)
+    select row_id, request_id, sequence, stored from announced
 )
 select request_id, cancelled from inserted;
 
@@ -73,7 +78,7 @@ same as (
 again as (
     insert into outbox (
         event_id, request_id, sequence, stored, repeated, terminal, routing_key, type, body, correlation_id,
-        reply_to, traceparent, tracestate, next_attempt_at
+        reply_to, traceparent, tracestate, created_at
     )
     select
         o.event_id, o.request_id, o.sequence, true, true, true, o.routing_key, o.type, o.body, s.correlation_id,
@@ -81,7 +86,11 @@ again as (
     from same s
     join outbox o on o.request_id = s.request_id and o.terminal and o.stored and not o.repeated
     where s.finished_at is not null
-    returning request_id
+    returning row_id, request_id, sequence, stored
+),
+waiting as (
+    insert into unpublished (row_id, request_id, sequence, stored)
+    select row_id, request_id, sequence, stored from again
 )
 select s.request_id, s.finished_at is not null and a.request_id is null as unanswered
 from same s
@@ -93,12 +102,17 @@ select request_id from requests where request_id = any($1::text[]);
 
 -- name: insert_answers
 -- Events that belong to no stored request: rejections.
-insert into outbox (
-    event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, reply_to, traceparent,
-    tracestate, next_attempt_at
+with answers as (
+    insert into outbox (
+        event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, reply_to,
+        traceparent, tracestate, created_at
+    )
+    select event_id, request_id, 1, false, true, routing_key, type, body, correlation_id, reply_to, traceparent,
+        tracestate, $10
+    from unnest(
+        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[]
+    ) as i (event_id, request_id, routing_key, type, body, correlation_id, reply_to, traceparent, tracestate)
+    returning row_id, request_id, sequence, stored
 )
-select event_id, request_id, 1, false, true, routing_key, type, body, correlation_id, reply_to, traceparent,
-    tracestate, $10
-from unnest(
-    $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[]
-) as i (event_id, request_id, routing_key, type, body, correlation_id, reply_to, traceparent, tracestate);
+insert into unpublished (row_id, request_id, sequence, stored)
+select row_id, request_id, sequence, stored from answers;

@@ -7,8 +7,8 @@ with old as (
     from requests r
     where r.finished_at < $1
         and not exists (
-            select from outbox o
-            where o.request_id = r.request_id and o.stored and not o.repeated and o.published_at is null
+            select from outbox o join unpublished u on u.row_id = o.row_id
+            where o.request_id = r.request_id and o.stored and not o.repeated
         )
     order by r.finished_at
     limit $2
@@ -21,11 +21,18 @@ gone as (
 )
 select count(*) from gone;
 
--- name: delete_published_events
--- Events published before $1 that no request took along (rejections, repeats), at most $2 of them; answers how many.
+-- name: delete_old_answers
+-- Events older than $1 that no request takes along (rejections, repeats) and that are published, at most $2 of them;
+-- answers how many.
 with gone as (
     delete from outbox
-    where row_id in (select row_id from outbox where published_at < $1 order by published_at limit $2)
+    where row_id in (
+        select o.row_id from outbox o
+        where (not o.stored or o.repeated) and o.created_at < $1
+            and not exists (select from unpublished u where u.row_id = o.row_id)
+        order by o.created_at
+        limit $2
+    )
     returning row_id
 )
 select count(*) from gone;

@@ -1,3 +1,5 @@
+-- Types of our own are text on the wire, in both directions: the driver would look up each of them in each session.
+
 -- name: claim
 -- Takes up to $1 due requests for one replica: sources in turn, from the one behind $7 on, within a source by priority,
 -- then by age; none of the namespaces $5, or only those of $6. What comes up first and does not fit into the limits
@@ -119,9 +121,9 @@ claimed as (
     where r.request_id = f.request_id
         and (a.in_flight is null or a.in_flight + f.generations <= $10 or (a.in_flight = 0 and f.nth = 1))
     returning
-        f.place, r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+        f.place, r.request_id, r.version, r.state::text, r.sequence, r.source, r.model, r.num_generations, r.received_at,
         r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-        r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at, r.input,
+        r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause::text, r.stop_requested_at, r.input,
         r.input_checked, r.seed_chosen
 ),
 spent as (
@@ -144,10 +146,10 @@ order by c.place;
 -- name: load_requests
 -- Requests with their outputs, a row for each output (one row with nulls where there is none yet).
 select
-    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.request_id, r.version, r.state::text, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at,
-    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause::text, r.stop_requested_at,
+    o.index, o.generation_id, o.status::text, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
 from requests r
 left join outputs o on o.request_id = r.request_id
 where r.request_id = any($1::text[])
@@ -156,10 +158,10 @@ order by r.request_id, o.index;
 -- name: load_owners
 -- The requests that these generations belong to, with all of their outputs.
 select
-    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.request_id, r.version, r.state::text, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at,
-    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause::text, r.stop_requested_at,
+    o.index, o.generation_id, o.status::text, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
 from (select distinct request_id from outputs where generation_id = any($1::text[])) as owner
 join requests r on r.request_id = owner.request_id
 join outputs o on o.request_id = owner.request_id
@@ -171,8 +173,8 @@ order by r.request_id, o.index;
 with decided as (
     select *
     from unnest(
-        $1::text[], $2::integer[], $3::request_state[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
-        $7::json[], $8::timestamptz[], $9::smallint[], $10::stop_cause[], $11::timestamptz[]
+        $1::text[], $2::integer[], $3::text[]::request_state[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
+        $7::json[], $8::timestamptz[], $9::smallint[], $10::text[]::stop_cause[], $11::timestamptz[]
     ) as d (
         request_id, version, state, sequence, submitted_at, finished_at, error, retry_at, doubt_looks, stop_cause,
         stop_requested_at
@@ -212,7 +214,7 @@ reported as (
         o.missing_since, $31::timestamptz,
         case when o.status in ('queued', 'processing') then null else $31::timestamptz end
     from unnest(
-        $12::text[], $13::text[], $14::smallint[], $15::output_status[], $16::text[], $17::text[], $18::text[],
+        $12::text[], $13::text[], $14::smallint[], $15::text[]::output_status[], $16::text[], $17::text[], $18::text[],
         $19::boolean[], $20::timestamptz[]
     ) as o (generation_id, request_id, index, status, media_type, url, error, lost, missing_since)
     join updated u on u.request_id = o.request_id
@@ -229,10 +231,10 @@ reported as (
 announced as (
     insert into outbox (
         event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, reply_to,
-        traceparent, tracestate, next_attempt_at
+        traceparent, tracestate, created_at
     )
     select e.event_id, e.request_id, e.sequence, true, e.terminal, e.type, e.type, e.body, e.correlation_id,
-        e.reply_to, e.traceparent, e.tracestate, '-infinity'
+        e.reply_to, e.traceparent, e.tracestate, $31::timestamptz
     from unnest(
         $21::uuid[], $22::text[], $23::integer[], $24::boolean[], $25::text[], $26::bytea[], $27::text[], $28::text[],
         $29::text[], $30::text[]
@@ -241,6 +243,11 @@ announced as (
     )
     join updated u on u.request_id = e.request_id
     order by e.place -- the relay publishes by row_id; a join promises no order
+    returning row_id, request_id, sequence, stored
+),
+waiting as (
+    insert into unpublished (row_id, request_id, sequence, stored)
+    select row_id, request_id, sequence, stored from announced
 )
 select request_id from updated;
 
@@ -255,19 +262,19 @@ limit $2;
 -- Ends of generations that nobody here has (yet): kept until their ids are stored, or until they are old.
 insert into orphan_events (generation_id, status, media_type, url, error, received_at)
 select generation_id, status, media_type, url, error, $6
-from unnest($1::text[], $2::output_status[], $3::text[], $4::text[], $5::text[])
+from unnest($1::text[], $2::text[]::output_status[], $3::text[], $4::text[], $5::text[])
     as i (generation_id, status, media_type, url, error)
 on conflict (generation_id) do nothing;
 
 -- name: heard_of
 -- What the stream already said of these generations, and since when it is open (one row with nulls at the least).
-select l.stream_opened_at, e.generation_id, e.status, e.media_type, e.url, e.error
+select l.stream_opened_at, e.generation_id, e.status::text, e.media_type, e.url, e.error
 from (select max(stream_opened_at) as stream_opened_at from leadership where lane = $2) as l
 left join orphan_events e on e.generation_id = any($1::text[]);
 
 -- name: matched_orphans
 -- Orphans whose generation has been stored meanwhile: the interleaving in which both transactions miss each other.
-select e.generation_id, e.status, e.media_type, e.url, e.error
+select e.generation_id, e.status::text, e.media_type, e.url, e.error
 from orphan_events e
 join outputs o on o.generation_id = e.generation_id
 where o.status in ('queued', 'processing')
@@ -293,7 +300,7 @@ select state::text, count(*) from requests where finished_at is null group by st
 -- that came before their request.
 select
     exists (select from requests where state = 'accepted' and next_attempt_at = '-infinity') as requests,
-    exists (select from outbox where published_at is null and next_attempt_at <= $1) as events,
+    (select row_id from unpublished where next_attempt_at <= $1 order by row_id limit 1) is not null as events,
     exists (select from requests where state = 'submitting' and claim_expires_at <= clock_timestamp()) as claims,
     exists (select from requests where state = 'in_doubt') as doubts,
     exists (select from requests where state = 'cancelling' and next_attempt_at <= $1)
@@ -303,9 +310,9 @@ select
 -- name: doubts
 -- Requests whose POST may have been accepted, the oldest doubts first.
 select
-    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.request_id, r.version, r.state::text, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at,
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause::text, r.stop_requested_at,
     r.input, r.seed_chosen, r.attempted_at, r.doubted_at
 from requests r
 where r.state = 'in_doubt'

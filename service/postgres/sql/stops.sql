@@ -8,10 +8,10 @@ limit $2;
 -- name: stopping
 -- Requests whose outputs the hub is to end now, with their outputs, a row for each.
 select
-    r.request_id, r.version, r.state, r.sequence, r.source, r.model, r.num_generations, r.received_at,
+    r.request_id, r.version, r.state::text, r.sequence, r.source, r.model, r.num_generations, r.received_at,
     r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause, r.stop_requested_at,
-    o.index, o.generation_id, o.status, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
+    r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause::text, r.stop_requested_at,
+    o.index, o.generation_id, o.status::text, o.media_type, o.url, o.error as output_error, o.lost, o.missing_since
 from (
     select request_id from requests
     where state = 'cancelling' and next_attempt_at <= $1
@@ -41,14 +41,19 @@ delete from early_cancels where request_id = any($1::text[]);
 -- name: repeat_ends
 -- The terminal events of ended requests once more: to all, and to where the cancel asks for it or the request did.
 -- Answers the ids whose event was there.
-insert into outbox (
-    event_id, request_id, sequence, stored, repeated, terminal, routing_key, type, body, correlation_id, reply_to,
-    traceparent, tracestate, next_attempt_at
+with again as (
+    insert into outbox (
+        event_id, request_id, sequence, stored, repeated, terminal, routing_key, type, body, correlation_id,
+        reply_to, traceparent, tracestate, created_at
+    )
+    select
+        o.event_id, o.request_id, o.sequence, true, true, true, o.routing_key, o.type, o.body,
+        coalesce(i.correlation_id, r.correlation_id), coalesce(i.reply_to, r.reply_to), o.traceparent, o.tracestate, $4
+    from unnest($1::text[], $2::text[], $3::text[]) as i (request_id, correlation_id, reply_to)
+    join requests r on r.request_id = i.request_id and r.finished_at is not null
+    join outbox o on o.request_id = r.request_id and o.terminal and o.stored and not o.repeated
+    returning row_id, request_id, sequence, stored
 )
-select
-    o.event_id, o.request_id, o.sequence, true, true, true, o.routing_key, o.type, o.body,
-    coalesce(i.correlation_id, r.correlation_id), coalesce(i.reply_to, r.reply_to), o.traceparent, o.tracestate, $4
-from unnest($1::text[], $2::text[], $3::text[]) as i (request_id, correlation_id, reply_to)
-join requests r on r.request_id = i.request_id and r.finished_at is not null
-join outbox o on o.request_id = r.request_id and o.terminal and o.stored and not o.repeated
+insert into unpublished (row_id, request_id, sequence, stored)
+select row_id, request_id, sequence, stored from again
 returning request_id;
