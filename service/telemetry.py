@@ -12,6 +12,8 @@ import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
+from service.clock import utc_now
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 QUIET_LOGGERS = ("aiohttp_sse_client", "aio_pika", "aiormq", "asyncio", "asyncpg", "aiohttp")
@@ -75,17 +77,16 @@ class Metrics:
 def configure_logging(log_format: str | None = None, level: int = logging.INFO) -> None:
     """Sets structlog and the standard library's logging up, once. `log_format`: json, console, or by the terminal."""
     console = log_format == "console" or (log_format is None and sys.stdout.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
     rendered: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
         if console
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+        else [_stamp, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     )
     structlog.configure(
-        processors=[*shared, *rendered],
+        processors=[structlog.processors.add_log_level, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(sys.stdout) if console else structlog.BytesLoggerFactory(),
         cache_logger_on_first_use=True,
@@ -98,5 +99,11 @@ def configure_logging(log_format: str | None = None, level: int = logging.INFO) 
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def _stamp(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The time as a value, which orjson writes in a tenth of the time."""
+    event["timestamp"] = utc_now()
+    return event
+
+
 def _json(event: MutableMapping[str, Any], **_: object) -> bytes:
-    return orjson.dumps(event, default=str)
+    return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)

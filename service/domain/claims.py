@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from service.domain.states import Claimed
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """POSTs a second, and generations at a time; None: no limit.
 
     A request is not divided: one that asks for more generations than `max_in_flight` goes alone, once nothing else is
@@ -25,8 +25,7 @@ class Limits:
         return self.rate_per_s is not None or self.max_in_flight is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(Struct, frozen=True):
     """Claimed requests, in the order in which they came up.
 
     `hold_s`: the hub has asked everybody to wait that many seconds. `wait_s`: until the rate allows the next POST.

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from service.domain.errors import ErrorCode
 from service.domain.states import EventName, Fault, Output, Request, RequestState, StopCause
 
 
-@dataclass(frozen=True, slots=True)
-class Emission:
+class Emission(Struct, frozen=True):
     """An event to publish: its name, and the request as it stood at that moment."""
 
     name: EventName
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What to write: the request as it will be, the outputs that changed, the events, and when to try again."""
 
     before: Request

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from service.domain.decisions import Decision, Emission, ended, joined, stopped
 from service.domain.errors import ErrorCode

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from service.domain.states import Fault, OutputStatus, StopCause
 
 
-@dataclass(frozen=True, slots=True)
-class HubAccepted:
+class HubAccepted(Struct, frozen=True):
     """The POST was answered with ids, in the order of the outputs."""
 
     generation_ids: tuple[str, ...]
     attempt: int | None = None  # whose POST it was; None: the present attempt's (so in all four)
 
 
-@dataclass(frozen=True, slots=True)
-class HubRefused:
+class HubRefused(Struct, frozen=True):
     """The hub judged the request and will not take it, now or later."""
 
     fault: Fault
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NotSent:
+class NotSent(Struct, frozen=True):
     """The POST surely did not reach the hub, or was turned away unread: it may be tried again at `retry_at`."""
 
     reason: str
@@ -33,23 +31,20 @@ class NotSent:
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeUnknown:
+class OutcomeUnknown(Struct, frozen=True):
     """The POST may have been accepted; nobody may repeat it before the hub's lists have been looked through."""
 
     reason: str
     attempt: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FoundUpstream:
+class FoundUpstream(Struct, frozen=True):
     """The generations of a POST whose answer was lost, confirmed one by one; fewer than asked for: the rest is lost."""
 
     generation_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NotFoundUpstream:
+class NotFoundUpstream(Struct, frozen=True):
     """A complete listing, begun after the grace, does not show what the POST may have bought.
 
     `attempt` and `look` (from 1) say which listing it was: told twice, it is still one.
@@ -59,22 +54,19 @@ class NotFoundUpstream:
     look: int
 
 
-@dataclass(frozen=True, slots=True)
-class Undecidable:
+class Undecidable(Struct, frozen=True):
     """The time in which a doubt can be decided is over."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class InputFaulty:
+class InputFaulty(Struct, frozen=True):
     """The model's schema, which could not be asked at intake, refuses the input; nothing was submitted."""
 
     fault: Fault
 
 
-@dataclass(frozen=True, slots=True)
-class OutputReported:
+class OutputReported(Struct, frozen=True):
     """What the stream or a GET says of one generation. Only an end changes anything, or its being there again."""
 
     generation_id: str
@@ -84,8 +76,7 @@ class OutputReported:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OutputMissing:
+class OutputMissing(Struct, frozen=True):
     """The hub answered at `asked_at` that it does not know the generation; lost if it says so `patience` later, too."""
 
     generation_id: str
@@ -93,23 +84,20 @@ class OutputMissing:
     patience: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class OutputAbandoned:
+class OutputAbandoned(Struct, frozen=True):
     """The generation was to be ended, and the hub has not done it in all that time."""
 
     generation_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequested:
+class StopRequested(Struct, frozen=True):
     """The request is to end now: somebody cancelled it, or its deadline passed."""
 
     cause: StopCause
 
 
-@dataclass(frozen=True, slots=True)
-class StopPending:
+class StopPending(Struct, frozen=True):
     """The hub has been asked to end the outputs and has not done so yet: to be looked at again at `retry_at`."""
 
     retry_at: datetime

@@ -15,8 +15,10 @@ more POSTs than the concurrency, and leaves no more doubts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from service.domain.facts import SubmitOutcome
 from service.domain.retry import Backoff
@@ -55,32 +57,27 @@ _REMEDIES = {
 NAMESPACED = (Reason.UNPAID, Reason.FORBIDDEN)  # of a request with a target_namespace, these concern that one alone
 
 
-@dataclass(frozen=True, slots=True)
-class Healthy:
+class Healthy(Struct, frozen=True):
     """The hub judged the request, for it or against it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limited:
+class Limited(Struct, frozen=True):
     """The hub wants nothing from anybody for `wait_s` seconds; None: it does not say for how long."""
 
     wait_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """The hub will take nothing until somebody mends something."""
 
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Unreachable:
+class Unreachable(Struct, frozen=True):
     """No connection was made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unclear:
+class Unclear(Struct, frozen=True):
     """A timeout, a reset, a 5xx, nonsense; `wait_s` when it came with a Retry-After."""
 
     wait_s: float | None = None
@@ -89,24 +86,21 @@ class Unclear:
 Signal = Healthy | Limited | Held | Unreachable | Unclear
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True):
     """One POST: what became of the request, and what the answer says of the hub."""
 
     outcome: SubmitOutcome
     signal: Signal
 
 
-@dataclass(frozen=True, slots=True)
-class Post:
+class Post(Struct, frozen=True):
     """One POST, from the claim of its request to its outcome. `ticket` orders it among the closings of gates."""
 
     ticket: int
     namespace: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Struct, frozen=True):
     """Up to `limit` requests may be claimed, of any namespace but those `held`, or of `only` this one."""
 
     limit: int
@@ -114,8 +108,7 @@ class Permit:
     only: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GatePolicy:
+class GatePolicy(Struct, frozen=True):
     """How wide the gate is, and how patient. The probes' back-offs are in seconds."""
 
     concurrency: int
@@ -125,8 +118,7 @@ class GatePolicy:
     broken: Backoff = field(default_factory=lambda: Backoff(first=1.0, limit=60.0))
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
+class Closure(Struct, frozen=True):
     """A closed gate: since when, until when nothing goes, and how many probes have failed since."""
 
     reason: Reason
@@ -137,8 +129,7 @@ class Closure:
     probing: bool = False  # of a namespace: its probe is under way
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(Struct, frozen=True):
     """The gate of one replica. Every method answers a new one, or a value."""
 
     policy: GatePolicy

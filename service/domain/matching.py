@@ -8,8 +8,9 @@ enqueued before the attempt (clock skew allowed), or already an output of ours, 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from service.domain.states import Request
 
@@ -34,8 +35,7 @@ HUB_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(Struct, frozen=True):
     """A generation as a list shows it, with the parameters it was asked for."""
 
     generation_id: str
@@ -44,8 +44,7 @@ class Sighting:
     enqueued_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Doubt:
+class Doubt(Struct, frozen=True):
     """A request whose POST may have been accepted, with what was sent."""
 
     request: Request

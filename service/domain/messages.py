@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from msgspec import Struct
 
 from service.domain.states import Fault, Request
 
@@ -14,8 +15,7 @@ DEFAULT_PRIORITY = 4
 ANONYMOUS_SOURCE = "anonymous"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """A delivery from the bus. Properties that are not text are None and named in `unreadable`.
 
     `queue` is where it was taken from, `exchange` and `routing_key` where it was published; `properties` has every one
@@ -37,8 +37,7 @@ class Message:
     properties: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NewRequest:
+class NewRequest(Struct, frozen=True):
     """A request that intake may store: the row, its input, and what its idempotency is judged by."""
 
     request: Request
@@ -50,8 +49,7 @@ class NewRequest:
     input_checked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Identified:
+class Identified(Struct, frozen=True):
     """A message with a usable id: either a request, or the fault that keeps it from being one."""
 
     request_id: str
@@ -60,15 +58,13 @@ class Identified:
     fault: Fault | None
 
 
-@dataclass(frozen=True, slots=True)
-class Unidentified:
+class Unidentified(Struct, frozen=True):
     """A message that cannot be answered by id; it is quarantined."""
 
     fault: Fault
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxEvent:
+class OutboxEvent(Struct, frozen=True):
     """An event as it is stored and published: `body` is a CloudEvents 1.0 structured JSON document.
 
     `routing_key` None: it goes to `reply_to` alone.
@@ -88,8 +84,7 @@ class OutboxEvent:
     stored: bool = True  # False: the answer to a message that was not accepted
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
+class OutboxRow(Struct, frozen=True):
     """A stored event that waits to be published; `row_id` counts up, `failures` are its own."""
 
     row_id: int
@@ -97,8 +92,7 @@ class OutboxRow:
     failures: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Struct, frozen=True):
     """The same request again: its reply address and correlation id replace the stored ones."""
 
     request_id: str
@@ -107,8 +101,7 @@ class Repeat:
     reply_to: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(Struct, frozen=True):
     """Somebody wants a request to end; where a repeated terminal event is to go besides."""
 
     request_id: str
@@ -116,8 +109,7 @@ class Cancel:
     reply_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True):
     """What waits in the database, wherever it was made."""
 
     requests: bool

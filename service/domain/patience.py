@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+
+class Patience(Struct, frozen=True):
     """Each limit turns something that may last for ever into a terminal event that says so."""
 
     doubt: timedelta = timedelta(minutes=30)

@@ -6,9 +6,10 @@ The names are spelled alike here, in SQL (`request_state`, `output_status`) and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from service.domain.errors import ErrorCode
 
@@ -78,8 +79,7 @@ class EventName(StrEnum):
         return self not in (EventName.ACCEPTED, EventName.SUBMITTED, EventName.OUTPUT)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """Why a request was refused or failed: `error` in events."""
 
     code: ErrorCode
@@ -87,8 +87,7 @@ class Fault:
     details: tuple[Mapping[str, object], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """One generation of the hub; `index` counts from 0 within the request."""
 
     index: int
@@ -101,8 +100,7 @@ class Output:
     missing_since: datetime | None = None  # since when the hub has answered that it does not know it
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A stored request as decisions and events see it; `version` guards the write of a decision about it."""
 
     request_id: str
@@ -130,8 +128,7 @@ class Request:
     stop_requested_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InFlight:
+class InFlight(Struct, frozen=True):
     """The generations of a namespace that the hub has not ended for us, and those that it has `denied` knowing."""
 
     namespace: str | None
@@ -139,12 +136,11 @@ class InFlight:
     denied: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True):
     """A request that this replica may submit until `expires` (monotonic seconds), with what the hub is to be sent."""
 
     request: Request
     input: Mapping[str, object]
     input_checked: bool
     expires: float
-    began_at: datetime = field(kw_only=True)
+    began_at: datetime

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from service.domain.matching import Sighting
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
+class ModelDescription(Struct, frozen=True):
     """A model as the hub describes it; `outputs` (`image`, `video`, ...) is empty where the hub does not say."""
 
     model: str
@@ -17,16 +17,14 @@ class ModelDescription:
     schema: Mapping[str, object] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Sightings:
+class Sightings(Struct, frozen=True):
     """Those generations of a list that were asked for, with their parameters; not `complete` when it left some out."""
 
     sightings: tuple[Sighting, ...]
     complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """Which of the generations asked about a list of active ones does not show, in the order in which they were named;
     not `complete` when it says itself that it left some out."""
 

@@ -1,4 +1,7 @@
-"""Rows to domain values and back: the one place that knows the columns' order and types."""
+"""Rows to domain values and back: the one place that knows the columns' order and types.
+
+Types of our own are text on the wire, in both directions: the driver would look up each of them in each session.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ from service.domain.messages import NewRequest, OutboxEvent, OutboxRow
 from service.domain.states import Claimed, Fault, Output, OutputStatus, Request, RequestState, StopCause
 
 
-def columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:
-    """Rows turned into the arrays that `unnest` takes; `width` empty ones when there are no rows."""
-    turned = [list(column) for column in zip(*rows, strict=True)]
-    return turned or [[] for _ in range(width)]
+def columns(rows: Iterable[Sequence[object]], width: int) -> Sequence[Sequence[object]]:
+    """Rows turned into the arrays that `unnest` takes; `width` empty ones when there are no rows. A column of nothing
+    but nulls is empty too, which `unnest` fills up: the driver takes its time over each element."""
+    turned = [() if column.count(None) == len(column) else column for column in zip(*rows, strict=True)]
+    return turned or [()] * width
 
 
 def fault_json(fault: Fault | None) -> str | None:

@@ -9,9 +9,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 
 from service.clock import utc_now
 from service.domain.errors import ErrorCode, HubUnavailableError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -53,9 +53,9 @@ class Pulse:
         while await self._store.promote(PROMOTED_AT_ONCE, now) == PROMOTED_AT_ONCE:
             self._wakeups.requests.set()
         pending = await self._store.pending(now)
-        for kind in fields(pending):
-            if getattr(pending, kind.name):
-                flag: asyncio.Event = getattr(self._wakeups, kind.name)
+        for kind in pending.__struct_fields__:
+            if getattr(pending, kind):
+                flag: asyncio.Event = getattr(self._wakeups, kind)
                 flag.set()
 
     async def drain(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+from msgspec.structs import replace
 
 from service.domain.decisions import Decision
 from service.domain.facts import Fact, HubAccepted, OutputReported

@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 import aio_pika
 import asyncpg
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
+from msgspec.structs import replace
 
 from service.domain.errors import BrokerUnavailableError, DatabaseUnavailableError, ErrorCode
 from service.domain.facts import HubAccepted

@@ -377,7 +377,7 @@ async def test_what_is_in_flight_is_counted_by_indexes(planner: Sql, mode: str) 
 
 
 async def test_no_statement_makes_the_driver_look_up_a_type_of_ours(planner: Sql) -> None:
-    """It would in each session, at some ten milliseconds each."""
+    """It would in each session, for some milliseconds."""
     for name, text in statements().items():
         prepared = await planner.prepare(text)
         types = [*prepared.get_parameters(), *(column.type for column in prepared.get_attributes())]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from service.domain.facts import HubAccepted, OutputMissing, OutputReported, StopPending, StopRequested
 from service.domain.messages import Cancel

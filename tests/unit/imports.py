@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "rabbit": {*BASE, "supervisor"},
     "hub": BASE,
     "supervisor": {"cancellation", "domain"},
-    "telemetry": {"domain"},
+    "telemetry": {"clock", "domain"},
     "settings": {"domain"},
     "workers": {*BASE, "supervisor", "telemetry"},
     "http": {*BASE, "supervisor", "telemetry", "workers"},
@@ -34,10 +34,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Libraries of layers that are meant to need few.
 LIBRARIES: dict[str, set[str]] = {
-    "domain": set(),
+    "domain": {"msgspec"},  # values alone: nothing that reads, writes or waits
     "clock": set(),
     "cancellation": set(),
-    "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
+    "wire": {"msgspec", "orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
 }
 # Drivers, and the layers that each is for.
 DRIVERS: dict[str, set[str]] = {

@@ -98,7 +98,7 @@ async def test_a_failure_of_a_group_of_tasks_is_a_failure_of_the_component() -> 
 async def test_a_component_that_keeps_breaking_is_restarted_ever_more_slowly() -> None:
     asked: list[int] = []
 
-    class Noting(Backoff):
+    class Noting(Backoff, frozen=True):
         def jittered(self, failures: int, spread: float | None = None) -> float:
             asked.append(failures)
             return super().jittered(failures, spread) * 0

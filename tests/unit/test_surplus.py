@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from service.domain.patience import Patience
 from service.domain.states import Output, Request, RequestState

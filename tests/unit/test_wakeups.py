@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
 from datetime import datetime
 
 import pytest
@@ -47,7 +46,7 @@ def pulse(store: Waiting, wakeups: Wakeups) -> Pulse:
 
 
 def flags(wakeups: Wakeups) -> Pending:
-    return Pending(*(getattr(wakeups, kind.name).is_set() for kind in fields(Pending)))
+    return Pending(*(getattr(wakeups, kind).is_set() for kind in Pending.__struct_fields__))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,3 @@
--- Types of our own are text on the wire, in both directions: the driver would look up each of them in each session.
-
 -- name: claim
 -- Takes up to $1 due requests for one replica: sources in turn, from the one behind $7 on, within a source by priority,
 -- then by age; none of the namespaces $5, or only those of $6. What comes up first and does not fit into the limits
