@@ -6,7 +6,8 @@ which namespaces not, and when to look again). Times are seconds of one monotoni
 The gate closes at a 429 until its `Retry-After`; at a 401, 402, 403 or a foreign 404; and at a run of failures. A
 closed gate lets one POST through at each look, the probe; a healthy answer to it opens the gate, at first for two
 POSTs, then for twice as many at each healthy answer, up to the concurrency. An answer to a POST that began before the
-gate closed is old news: it neither opens nor closes anything, but a `Retry-After` counts whenever it comes.
+gate closed is old news: it neither opens nor closes anything, but a `Retry-After` counts whenever it comes, and one that
+came while the probe was under way outlasts it.
 
 While the gate is open, failures since the latest healthy answer keep their places: so a hub that has died is sent no
 more POSTs than the concurrency, and leaves no more doubts.
@@ -208,7 +209,7 @@ class Gate(Struct, frozen=True):
                 return _limited(gate, wait_s, now, spread) if current else gate.not_before(wait_s or 0.0, now, spread)
             case Unclear(float(wait_s)):
                 return _limited(gate, wait_s, now, spread) if current else gate.not_before(wait_s, now, spread)
-            case Healthy() if current:
+            case Healthy() if current and (gate.closed is None or now >= gate.closed.look_at):
                 wider = min(self.policy.concurrency, gate.width * 2)
                 return replace(gate, closed=None, width=wider, failures=0)
             case Held(reason) if current and not (post.namespace is not None and reason in NAMESPACED):

@@ -208,6 +208,13 @@ def test_what_others_were_told_counts_here_too() -> None:
     assert gate.not_before(1.0, 1.0, 0.0).look_at() == 3.0
 
 
+def test_what_others_were_told_while_a_probe_is_under_way_outlasts_its_healthy_answer() -> None:
+    gate, (probe,) = claimed(OPEN.not_before(0.0, 0.0, 0.0), 1)
+    gate = gate.not_before(3.0, 0.1, 0.0).ended(probe, Healthy(), 0.2, 0.0)
+    assert gate.permit(3.0, CONCURRENCY) is None
+    assert after(gate, Healthy(), now=3.1).closed is None
+
+
 def test_a_claim_that_was_under_way_when_the_gate_closed_is_not_posted() -> None:
     gate, (first,) = claimed(OPEN, 1)
     permit = Permit(10)
