@@ -6,8 +6,8 @@ which namespaces not, and when to look again). Times are seconds of one monotoni
 The gate closes at a 429 until its `Retry-After`; at a 401, 402, 403 or a foreign 404; and at a run of failures. A
 closed gate lets one POST through at each look, the probe; a healthy answer to it opens the gate, at first for two
 POSTs, then for twice as many at each healthy answer, up to the concurrency. An answer to a POST that began before the
-gate closed is old news: it neither opens nor closes anything, but a `Retry-After` counts whenever it comes, and one that
-came while the probe was under way outlasts it.
+gate closed is old news: it neither opens nor closes anything, but a `Retry-After` counts whenever it comes, and one
+that came while the probe was under way outlasts it.
 
 While the gate is open, failures since the latest healthy answer keep their places: so a hub that has died is sent no
 more POSTs than the concurrency, and leaves no more doubts.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -143,8 +143,8 @@ class Relay:
         now, marked = utc_now(), 0
         if tally.published:
             marked = await self._events.mark_published([row.row_id for row in tally.published], self._term)
-            for row in tally.published:
-                self._metrics.published.labels(row.event.type).inc()
+            for kind, count in Counter(row.event.type for row in tally.published).items():
+                self._metrics.published.labels(kind).inc(count)
         if tally.failed:
             for row, reason in tally.failed:
                 log.error(
