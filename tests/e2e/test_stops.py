@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -108,6 +108,22 @@ async def test_a_cancel_and_its_request_at_the_same_moment_end_it_in_whichever_o
     await team.wait_for(lambda heard: all(heard.ends(key) for key in ids))
     assert {name_of(event) for key in ids for event in team.ends(key)} == {"cancelled"}
     assert set(statuses(slow)) <= {"cancelled"}
+
+
+async def test_a_cancel_whose_request_comes_between_its_two_looks_is_not_lost(
+    waiting: App, team: Team, slow: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = waiting.store.keep_early_cancels
+
+    async def after_the_request(request_ids: Sequence[str], now: datetime) -> None:
+        await team.send({"request_id": "r", "input": {"prompt": "x"}})
+        await team.wait_for(lambda heard: len(heard.of("r")) == 2)
+        await keep(request_ids, now)
+
+    monkeypatch.setattr(waiting.store, "keep_early_cancels", after_the_request)
+    await team.cancel({"request_id": "r"})
+    assert name_of(await team.end_of("r")) == "cancelled"
+    assert statuses(slow) == ["cancelled"]
 
 
 async def test_a_cancel_of_what_has_ended_sends_its_end_again(team: Team, app: App) -> None:

@@ -23,11 +23,10 @@ join outputs o on o.request_id = due.request_id
 order by r.request_id, o.index;
 
 -- name: keep_early_cancels
--- Cancels of requests that are not known (yet).
+-- Cancels of requests that were not known. One that has come since is met by the look that follows: so its cancel is
+-- kept like the others.
 insert into early_cancels (request_id, received_at)
-select i.request_id, $2
-from (select distinct unnest($1::text[]) as request_id) as i
-where not exists (select from requests r where r.request_id = i.request_id)
+select distinct unnest($1::text[]), $2::timestamptz
 on conflict (request_id) do nothing;
 
 -- name: matched_cancels
