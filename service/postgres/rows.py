@@ -97,6 +97,21 @@ def _outputs_of(rows: list[asyncpg.Record]) -> tuple[Output, ...]:
     )
 
 
+def output_row(request_id: str, output: Output) -> tuple[object, ...]:
+    """An output as `apply` takes it, among the new ones or among those that changed."""
+    return (
+        output.generation_id,
+        request_id,
+        output.index,
+        output.status.value,
+        output.media_type,
+        output.url,
+        output.error,
+        output.lost,
+        output.missing_since,
+    )
+
+
 def claimed_of(row: asyncpg.Record, began: datetime, expires: float) -> Claimed:
     """A claimed request with what the hub is to be sent: its input, and the seed if the service chose one."""
     request = request_of(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import starmap
+from itertools import chain, starmap
 
 from service.domain.claims import Claims, Limits
 from service.domain.decisions import Decision
@@ -145,21 +145,13 @@ class RequestStore:
             )
             for decision, _ in decisions
         ]
-        outputs = [
-            (
-                output.generation_id,
-                decision.after.request_id,
-                output.index,
-                output.status.value,
-                output.media_type,
-                output.url,
-                output.error,
-                output.lost,
-                output.missing_since,
-            )
-            for decision, _ in decisions
-            for output in decision.outputs
-        ]
+        added: list[tuple[object, ...]] = []
+        changed: list[tuple[object, ...]] = []
+        for decision, _ in decisions:
+            known = {output.index for output in decision.before.outputs}
+            for output in decision.outputs:
+                row = rows.output_row(decision.after.request_id, output)
+                (changed if output.index in known else added).append(row)
         events = [
             (
                 event.event_id,
@@ -176,9 +168,8 @@ class RequestStore:
             for _, emitted in decisions
             for event in emitted
         ]
-        found = await self._database.fetch(
-            "apply", *rows.columns(requests, 11), *rows.columns(outputs, 9), *rows.columns(events, 10), now
-        )
+        parts = ((requests, 11), (added, 9), (changed, 9), (events, 10))
+        found = await self._database.fetch("apply", *chain.from_iterable(starmap(rows.columns, parts)), now)
         return {row["request_id"] for row in found}
 
     # -- orphans and gaps -----------------------------------------------------------------------------------------

@@ -166,8 +166,8 @@ join outputs o on o.request_id = owner.request_id
 order by r.request_id, o.index;
 
 -- name: apply
--- Writes decisions: requests whose version is still the one decided on, their outputs, their events. Answers the ids
--- that were written; the others have changed meanwhile and are to be decided anew.
+-- Writes decisions: requests whose version is still the one decided on, their new outputs, those that changed, their
+-- events. Answers the ids that were written; the others have changed meanwhile and are to be decided anew.
 with decided as (
     select *
     from unnest(
@@ -193,7 +193,7 @@ updated as (
         error = d.error,
         next_attempt_at = coalesce(d.retry_at, r.next_attempt_at),
         doubt_looks = d.doubt_looks,
-        doubted_at = case when d.state = 'in_doubt' then coalesce(r.doubted_at, $31::timestamptz) end,
+        doubted_at = case when d.state = 'in_doubt' then coalesce(r.doubted_at, $40::timestamptz) end,
         stop_cause = d.stop_cause,
         stop_requested_at = d.stop_requested_at,
         claimed_by = case when d.state = 'submitting' then r.claimed_by end,
@@ -203,28 +203,38 @@ updated as (
         and d.request_id not in (select request_id from foreigners)
     returning r.request_id, r.target_namespace
 ),
-reported as (
+added as (
     insert into outputs (
         generation_id, request_id, index, status, namespace, media_type, url, error, lost, missing_since, stored_at,
         ended_at
     )
     select o.generation_id, o.request_id, o.index, o.status, u.target_namespace, o.media_type, o.url, o.error, o.lost,
-        o.missing_since, $31::timestamptz,
-        case when o.status in ('queued', 'processing') then null else $31::timestamptz end
+        o.missing_since, $40::timestamptz,
+        case when o.status in ('queued', 'processing') then null else $40::timestamptz end
     from unnest(
         $12::text[], $13::text[], $14::smallint[], $15::text[]::output_status[], $16::text[], $17::text[], $18::text[],
         $19::boolean[], $20::timestamptz[]
     ) as o (generation_id, request_id, index, status, media_type, url, error, lost, missing_since)
     join updated u on u.request_id = o.request_id
-    on conflict (request_id, index) do update
-    set status = excluded.status,
-        media_type = excluded.media_type,
-        url = excluded.url,
-        error = excluded.error,
-        lost = excluded.lost,
-        missing_since = excluded.missing_since,
-        ended_at = excluded.ended_at
-    where outputs.generation_id = excluded.generation_id and outputs.status in ('queued', 'processing')
+),
+changed as ( -- an upsert of both costs twice as much for each that is there
+    update outputs
+    set status = o.status,
+        media_type = o.media_type,
+        url = o.url,
+        error = o.error,
+        lost = o.lost,
+        missing_since = o.missing_since,
+        ended_at = case when o.status in ('queued', 'processing') then null else $40::timestamptz end
+    from unnest(
+        $21::text[], $22::text[], $23::smallint[], $24::text[]::output_status[], $25::text[], $26::text[], $27::text[],
+        $28::boolean[], $29::timestamptz[]
+    ) as o (generation_id, request_id, index, status, media_type, url, error, lost, missing_since)
+    join updated u on u.request_id = o.request_id
+    where outputs.request_id = o.request_id
+        and outputs.index = o.index
+        and outputs.generation_id = o.generation_id
+        and outputs.status in ('queued', 'processing')
 ),
 announced as (
     insert into outbox (
@@ -232,10 +242,10 @@ announced as (
         traceparent, tracestate, created_at
     )
     select e.event_id, e.request_id, e.sequence, true, e.terminal, e.type, e.type, e.body, e.correlation_id,
-        e.reply_to, e.traceparent, e.tracestate, $31::timestamptz
+        e.reply_to, e.traceparent, e.tracestate, $40::timestamptz
     from unnest(
-        $21::uuid[], $22::text[], $23::integer[], $24::boolean[], $25::text[], $26::bytea[], $27::text[], $28::text[],
-        $29::text[], $30::text[]
+        $30::uuid[], $31::text[], $32::integer[], $33::boolean[], $34::text[], $35::bytea[], $36::text[], $37::text[],
+        $38::text[], $39::text[]
     ) with ordinality as e (
         event_id, request_id, sequence, terminal, type, body, correlation_id, reply_to, traceparent, tracestate, place
     )
