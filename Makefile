@@ -37,9 +37,9 @@ check: setup ## format, lint, types, direction of the imports, lock files, nothi
 	$(BIN)/python deploy/local/lock.py check
 	$(BIN)/python deploy/local/committed.py
 
-bench: setup ## how long after the hub's completion a consumer holds the event, on an idle system
-	@$(LOCAL)/stack.py up --home $(HOME_DIR)
-	@servers=$$($(LOCAL)/stack.py env --home $(HOME_DIR)) && eval "$$servers" && $(BIN)/python -m tests.bench.idle $(ARGS)
+bench: ## throughput, latency, CPU and memory under load, beside a floor; table and pictures in .local/bench
+	@$(LOCAL)/install.py bench
+	@unset PYTHONDONTWRITEBYTECODE && $(BIN)/python -m tests.bench --out $(HOME_DIR)/bench $(ARGS)
 
 chaos: setup ## the faults that take their time, three campaigns of kills and freezes, a soak; reports in .local/chaos
 	@$(BIN)/python -m pytest -q -m chaos_long tests/chaos </dev/null

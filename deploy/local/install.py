@@ -24,8 +24,8 @@ VENV = REPOSITORY / ".venv"
 LOCKS = REPOSITORY / "deploy" / "lock"
 STAMP = VENV / "drover-installed.json"
 
-# The lock files of an installation. `dev` has everything, so it serves where `demo` is asked for.
-PROFILES = {"demo": ("demo", "build"), "dev": ("dev",)}
+# The lock files of an installation, the narrowest first: a wider one serves where a narrower one is asked for.
+PROFILES = {"demo": ("demo", "build"), "dev": ("dev",), "bench": ("dev", "bench")}
 TOOLS = {"jq": "jq", "curl": "curl", "gawk": "gawk", "ffmpeg": "ffmpeg", "ffprobe": "ffmpeg"}
 
 
@@ -45,7 +45,8 @@ def installed(profile: str) -> bool:
         return False
     # A folder that was moved or copied still names its old place in every script.
     here = stamp.get("venv") == str(VENV) and (VENV / "bin" / "drover").exists()
-    return here and any(stamp.get(name) == fingerprint(name) for name in {profile, "dev"})
+    enough = list(PROFILES)[list(PROFILES).index(profile) :]
+    return here and any(stamp.get(name) == fingerprint(name) for name in enough)
 
 
 def install(profile: str) -> None:

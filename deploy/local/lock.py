@@ -24,6 +24,7 @@ EDITABLE = "editables>=0.5"  # what hatchling asks for at build time when the in
 # Widest first: the smaller ones take its versions, so that what runs is what was tested.
 PROFILES = {
     "dev": ["--extra", "sandbox", "--group", "dev"],
+    "bench": ["--group", "bench"],  # on top of dev
     "demo": ["--extra", "sandbox"],
     "service": [],
     "build": [],  # the build backend alone: whoever builds or installs the project itself needs it beforehand

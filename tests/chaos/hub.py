@@ -22,8 +22,9 @@ STOP_S = 10.0
 class HubProcess:
     """`drover sandbox`, steered over HTTP. An async context manager."""
 
-    def __init__(self, *, seed: int, delay_s: float, faults: Faults) -> None:
-        options = {"--port": 0, "--api-key": KEY, "--delay": delay_s, "--jitter": delay_s / 2, "--seed": seed}
+    def __init__(self, *, seed: int, delay_s: float, faults: Faults, jitter_s: float | None = None) -> None:
+        jitter_s = delay_s / 2 if jitter_s is None else jitter_s
+        options = {"--port": 0, "--api-key": KEY, "--delay": delay_s, "--jitter": jitter_s, "--seed": seed}
         self._arguments = [str(word) for option in options.items() for word in option]
         self._faults = faults
         self.url = ""
