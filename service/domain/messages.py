@@ -112,6 +112,7 @@ class Cancel(Struct, frozen=True):
 class Pending(Struct, frozen=True):
     """What waits in the database, wherever it was made."""
 
+    retries: bool  # back-offs that are over
     requests: bool
     events: bool
     claims: bool

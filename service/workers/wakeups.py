@@ -48,14 +48,22 @@ class Pulse:
             await asyncio.sleep(self._interval_s)
 
     async def look(self) -> None:
-        """Looks once, after what was backed off and is due has been put among what may be claimed."""
-        now = utc_now()
-        while await self._store.promote(PROMOTED_AT_ONCE, now) == PROMOTED_AT_ONCE:
-            self._wakeups.requests.set()
+        """Looks once; what was backed off and is due is put among what may be claimed."""
+        now, wakeups = utc_now(), self._wakeups
         pending = await self._store.pending(now)
-        for kind in pending.__struct_fields__:
-            if getattr(pending, kind):
-                flag: asyncio.Event = getattr(self._wakeups, kind)
+        if pending.retries:
+            while await self._store.promote(PROMOTED_AT_ONCE, now) == PROMOTED_AT_ONCE:
+                pass
+        waiting = {
+            wakeups.requests: pending.requests or pending.retries,
+            wakeups.events: pending.events,
+            wakeups.claims: pending.claims,
+            wakeups.doubts: pending.doubts,
+            wakeups.stops: pending.stops,
+            wakeups.cancels: pending.cancels,
+        }
+        for flag, wanted in waiting.items():
+            if wanted:
                 flag.set()
 
     async def drain(self) -> None:

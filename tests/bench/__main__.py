@@ -4,6 +4,8 @@
     python -m tests.bench --scenarios D -r 3     three runs of the long burst
     python -m tests.bench --scenarios CF         20,000 and 100,000 in flight
     python -m tests.bench --scenarios ABGH -r 5  growth: beside 1,000,000 ended requests
+    python -m tests.bench --scenarios '' --rates 100 200 400 600 800
+                                                 the knee: latency over throughput
     python -m tests.bench.in_flight              starting, and closing a gap, with many in flight
     python -m tests.bench.at_rest                what a replica costs that has nothing to do
 
@@ -24,8 +26,8 @@ import uvloop
 
 from service.telemetry import configure_logging
 from tests.bench.report import plot_latency, plot_throughput, ratios, table
-from tests.bench.run import CONTESTANTS, run
-from tests.bench.scenarios import SCENARIOS, USUAL
+from tests.bench.run import CONTESTANTS, file_name, run
+from tests.bench.scenarios import SCENARIOS, USUAL, steady
 from tests.chaos.stage import servers_up
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -35,10 +37,10 @@ async def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every scenario for every contestant, in turns, so that both meet the machine as it is."""
     runs: list[dict[str, Any]] = []
     async with servers_up(options.out / "servers") as stack:
-        for letter in options.scenarios:
+        for scenario in [*(SCENARIOS[letter] for letter in options.scenarios), *map(steady, options.rates)]:
             for _ in range(options.repeat):
                 for contestant in options.contestants:
-                    runs.append(await run(stack, SCENARIOS[letter], contestant, options.out))
+                    runs.append(await run(stack, scenario, contestant, options.out))
                     print(table(runs[-1:]).splitlines()[-1], flush=True)  # noqa: T201 - the report
     return runs
 
@@ -49,8 +51,8 @@ def leave(runs: list[dict[str, Any]], folder: Path) -> None:
     (folder / "table.md").write_text(f"{table(runs)}\n\n{ratios(runs)}\n", "utf-8")
     for letter in dict.fromkeys(done["scenario"]["letter"] for done in runs):
         own = [done for done in runs if done["scenario"]["letter"] == letter]
-        plot_throughput(own, folder / f"{letter}-throughput.svg")
-        plot_latency(own, folder / f"{letter}-latency.svg")
+        plot_throughput(own, folder / f"{file_name(letter)}-throughput.svg")
+        plot_latency(own, folder / f"{file_name(letter)}-latency.svg")
 
 
 def main() -> None:
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument(
         "--scenarios", default=USUAL, help="; ".join(f"{s.letter}: {s.words}" for s in SCENARIOS.values())
     )
+    parser.add_argument("--rates", nargs="*", type=float, default=[], help="steady loads besides, requests a second")
     parser.add_argument("-r", "--repeat", type=int, default=1, help="runs of each")
     parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
     parser.add_argument("--out", type=Path, default=REPOSITORY / ".local" / "bench")

@@ -41,7 +41,7 @@ async def run(stack: Stack, scenario: Scenario, contestant: str, folder: Path) -
         await _finished("service", "topology", variables=variables)
         await fill(stage.database_url, scenario.ended)
         async with Traffic(stage.amqp_url) as traffic:
-            log = folder / f"{scenario.letter}-{contestant}.log"
+            log = folder / f"{file_name(scenario.letter)}-{contestant}.log"
             return await _measured(stack, stage, traffic, scenario, contestant, variables, log)
 
 
@@ -127,6 +127,11 @@ def _quantiles(ordered: list[float]) -> dict[str, float]:
     if not ordered:
         return {}
     return {"p50": statistics.median(ordered), "p99": _quantile(ordered, 0.99), "max": ordered[-1]}
+
+
+def file_name(letter: str) -> str:
+    """A scenario's name as a part of a file's."""
+    return letter.replace("/", "-")
 
 
 async def fill(database_url: str, ended: int) -> None:

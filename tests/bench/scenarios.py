@@ -34,6 +34,13 @@ SCENARIOS = {
     )
 }
 USUAL = "ABDEO"
+
+
+def steady(rate: float) -> Scenario:
+    """So many a second for 15 s: a point of the curve of latency over throughput."""
+    return Scenario(f"{rate:g}/s", f"{rate:g}/s for 15 s, generations of 1 s", int(15 * rate), 1.0, rate=rate)
+
+
 # An ended request as the service leaves it, and its three events: so many at once, the oldest first.
 ENDED = """
 insert into requests (

@@ -36,7 +36,7 @@ class Usage:
             self._times.append(time.time())
             for name, root in self._roots.items():
                 below = (pid for pid, parent in parents.items() if parent == root)
-                self._cpu[name].append(_cpu(root, reaped=True) + sum(map(_cpu, below)))
+                self._cpu[name].append(cpu_of(root, reaped=True) + sum(map(cpu_of, below)))
             await asyncio.sleep(EVERY_S)
 
     def cpu(self, began: float, ended: float) -> dict[str, float]:
@@ -66,6 +66,7 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _cpu(pid: int, *, reaped: bool = False) -> float:
+def cpu_of(pid: int, *, reaped: bool = False) -> float:
+    """CPU seconds that a process has used; with those of the children that have ended, if wanted."""
     fields = _stat(pid)
     return sum(int(field) for field in fields[11 : 15 if reaped else 13]) / TICKS

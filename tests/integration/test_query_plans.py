@@ -149,7 +149,7 @@ INDEXES = {
     "repeat_requests": {"requests_pkey", "outbox_sequence"},
     "known_requests": {"requests_pkey"},
     "pending": {
-        *("requests_due", "unpublished_pkey", "requests_claimed", "requests_in_doubt"),
+        *("requests_backed_off", "requests_due", "unpublished_pkey", "requests_claimed", "requests_in_doubt"),
         *("requests_cancelling", "requests_deadline"),
     },
     "outbox_backlog": set(),

@@ -65,9 +65,10 @@ async def test_a_request_that_waits_for_its_next_attempt_is_passed_over_until_th
     await store.apply([decided(request, NotSent("the hub is away", NOW + 10 * SECOND))], NOW)
     await stored(store, "r-2")
     assert await claim(store, 5) == ["r-2"]
-    assert await store.pending(NOW) == Pending(
-        requests=False, events=True, claims=False, doubts=False, stops=False, cancels=False
+    assert await store.pending(NOW + 9 * SECOND) == Pending(
+        retries=False, requests=False, events=True, claims=False, doubts=False, stops=False, cancels=False
     )
+    assert (await store.pending(NOW + 10 * SECOND)).retries
     assert await store.promote(10, NOW + 9 * SECOND) == 0
     assert await store.promote(10, NOW + 10 * SECOND) == 1
     assert (await store.pending(NOW)).requests
@@ -128,7 +129,7 @@ async def test_a_claim_that_ran_out_is_something_to_wake_up_for(store: RequestSt
     assert (await store.pending(NOW)).requests
     await store.claim(1, "first", 0.0, NOW)
     assert await store.pending(NOW) == Pending(
-        requests=False, events=True, claims=True, doubts=False, stops=False, cancels=False
+        retries=False, requests=False, events=True, claims=True, doubts=False, stops=False, cancels=False
     )
     assert await store.expired_claims(10) == [("r-1", 1)]
     assert await store.count_by_state() == {"submitting": 1}

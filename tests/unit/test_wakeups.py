@@ -34,7 +34,7 @@ class Waiting:
         assert now.tzinfo is not None
         if not self._answers:
             self.idle.set()
-            return Pending(*[False] * 6)
+            return Pending(*[False] * 7)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -45,32 +45,42 @@ def pulse(store: Waiting, wakeups: Wakeups) -> Pulse:
     return Pulse(store, wakeups, interval_s=0.001)  # type: ignore[arg-type]  # it asks one question
 
 
-def flags(wakeups: Wakeups) -> Pending:
-    return Pending(*(getattr(wakeups, kind).is_set() for kind in Pending.__struct_fields__))
+KINDS = ("requests", "events", "claims", "doubts", "stops", "cancels")
 
 
-@pytest.mark.parametrize(
-    "pending", [Pending(*(kind == index for kind in range(6))) for index in range(7)] + [Pending(*[True] * 6)]
-)
-async def test_each_kind_of_waiting_work_wakes_its_own_worker(pending: Pending) -> None:
+def pending(*kinds: str) -> Pending:
+    return Pending(**{kind: kind in kinds for kind in ("retries", *KINDS)})
+
+
+def flags(wakeups: Wakeups) -> set[str]:
+    return {kind for kind in KINDS if getattr(wakeups, kind).is_set()}
+
+
+@pytest.mark.parametrize("kinds", [(), *((kind,) for kind in KINDS), KINDS])
+async def test_each_kind_of_waiting_work_wakes_its_own_worker(kinds: tuple[str, ...]) -> None:
     wakeups = Wakeups()
-    await pulse(Waiting(pending), wakeups).look()
-    assert flags(wakeups) == pending
+    await pulse(Waiting(pending(*kinds)), wakeups).look()
+    assert flags(wakeups) == set(kinds)
 
 
 async def test_all_that_was_backed_off_and_is_due_may_be_claimed_after_one_look() -> None:
-    store = Waiting(backed_off=2500)
-    await pulse(store, Wakeups()).look()
+    wakeups, store = Wakeups(), Waiting(pending("retries"), backed_off=2500)
+    await pulse(store, wakeups).look()
     assert store.backed_off == 0
+    assert flags(wakeups) == {"requests"}
+
+
+async def test_while_nothing_is_backed_off_and_due_nothing_is_written() -> None:
+    store = Waiting(pending("events"), backed_off=1)
+    await pulse(store, Wakeups()).look()
+    assert store.backed_off == 1
 
 
 async def test_a_flag_that_somebody_set_is_not_taken_back() -> None:
     wakeups = Wakeups()
     wakeups.events.set()
-    await pulse(Waiting(Pending(*[False] * 6)), wakeups).look()
-    assert flags(wakeups) == Pending(
-        requests=False, events=True, claims=False, doubts=False, stops=False, cancels=False
-    )
+    await pulse(Waiting(pending()), wakeups).look()
+    assert flags(wakeups) == {"events"}
 
 
 async def test_a_database_that_is_away_costs_one_look_and_not_the_pulse() -> None:
@@ -78,7 +88,7 @@ async def test_a_database_that_is_away_costs_one_look_and_not_the_pulse() -> Non
         Wakeups(),
         Waiting(
             DatabaseUnavailableError("restarting"),
-            Pending(requests=True, events=False, claims=False, doubts=False, stops=False, cancels=False),
+            pending("requests"),
         ),
     )
     component: Component = pulse(store, wakeups)

@@ -304,9 +304,13 @@ group by namespace;
 select state::text, count(*) from requests where finished_at is null group by state;
 
 -- name: pending
--- What a replica should wake up for: requests to claim, events to publish, claims that ran out, doubts, stops, cancels
--- that came before their request.
+-- What a replica should wake up for: back-offs that are over, requests to claim, events to publish, claims that ran out,
+-- doubts, stops, cancels that came before their request.
 select
+    exists (
+        select from requests
+        where state = 'accepted' and next_attempt_at > '-infinity' and next_attempt_at <= $1
+    ) as retries,
     exists (select from requests where state = 'accepted' and next_attempt_at = '-infinity') as requests,
     (select row_id from unpublished where next_attempt_at <= $1 order by row_id limit 1) is not null as events,
     exists (select from requests where state = 'submitting' and claim_expires_at <= clock_timestamp()) as claims,
