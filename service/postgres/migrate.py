@@ -1,7 +1,8 @@
 """Numbered SQL files, applied in order under an advisory lock: all that are missing, or none of them.
 
 A library would bring a second driver or an ORM for what is one loop here (yoyo needs psycopg, Alembic SQLAlchemy).
-Migrations are additive: the code before and the code after each of them can live with the schema.
+From the first release on migrations are additive: the code before and the code after each of them can live with the
+schema. (0006 is not; it came before.)
 """
 
 from __future__ import annotations

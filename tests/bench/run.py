@@ -31,6 +31,7 @@ LOOK_S = 0.25
 BUCKET_S = 0.5
 LINGER_S = 1.0  # after the last end, for what comes twice
 FILL_STEP = 50_000
+VACUUMING = "select exists (select from pg_stat_activity where backend_type = 'autovacuum worker')"
 
 
 async def run(stack: Stack, scenario: Scenario, contestant: str, folder: Path) -> dict[str, Any]:
@@ -145,6 +146,9 @@ async def fill(database_url: str, ended: int) -> None:
                 await connection.execute(statement, first, min(ended, first + FILL_STEP - 1))
         await connection.execute("vacuum analyze")
         await connection.execute("checkpoint")
+        await asyncio.to_thread(os.sync)  # gigabytes on their way to the disk would stall whatever comes after them
+        while await connection.fetchval(VACUUMING):
+            await asyncio.sleep(LOOK_S)
     finally:
         await connection.close()
 

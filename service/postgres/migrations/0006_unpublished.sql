@@ -1,5 +1,5 @@
 -- What is still to be published stands in a table of its own: to mark an event is to delete a small row. In the outbox
--- it was an update that copied the event with its body and wrote three indexes, half of what a request cost here.
+-- it was an update that copied the event with its body and wrote three indexes, a fifth of what a request cost Postgres.
 --
 -- The one migration that the version before it cannot live with: no version before it was released. Stop every replica
 -- first; those of a version before would fail on each statement about events.
