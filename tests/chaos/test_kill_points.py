@@ -12,7 +12,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import get_args
 import asyncpg
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from service import postgres
 from service.app import App

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=1)
 BIG = frozenset({"requests", "outputs", "outbox", "unpublished", "orphan_events"})
-MODES = ("force_generic_plan", "force_custom_plan")
+MODES = ("force_generic_plan",)  # as SESSION has it; another may be looked at here
 
 # 25,000 requests: 300 wait, 100 are being submitted, 600 are at the hub, the others have ended and been told of.
 FILL = """
