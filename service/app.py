@@ -1,5 +1,4 @@
 """The composition root: the only file that knows every class. Constructors do no I/O; `start` does."""
-# More than 300 lines because every part is put together here, each with its own few arguments.
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@
     python -m tests.bench --scenarios ABGH -r 5  growth: beside 1,000,000 ended requests
     python -m tests.bench --scenarios '' --rates 100 200 400 600 800
                                                  the knee: latency over throughput
+    python -m tests.bench.idle                   from the hub's end to the event, one request at a time
     python -m tests.bench.in_flight              starting, and closing a gap, with many in flight
     python -m tests.bench.at_rest                what a replica costs that has nothing to do
 

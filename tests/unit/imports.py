@@ -37,7 +37,7 @@ LIBRARIES: dict[str, set[str]] = {
     "domain": {"msgspec"},  # values alone: nothing that reads, writes or waits
     "clock": set(),
     "cancellation": set(),
-    "wire": {"msgspec", "orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
+    "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
 }
 # Drivers, and the layers that each is for.
 DRIVERS: dict[str, set[str]] = {

@@ -119,10 +119,10 @@ claimed as (
     where r.request_id = f.request_id
         and (a.in_flight is null or a.in_flight + f.generations <= $10 or (a.in_flight = 0 and f.nth = 1))
     returning
-        f.place, r.request_id, r.version, r.state::text, r.sequence, r.source, r.model, r.num_generations, r.received_at,
-        r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata, r.correlation_id,
-        r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause::text, r.stop_requested_at, r.input,
-        r.input_checked, r.seed_chosen
+        f.place, r.request_id, r.version, r.state::text, r.sequence, r.source, r.model, r.num_generations,
+        r.received_at, r.target_namespace, r.seed, r.attempts, r.submitted_at, r.finished_at, r.error, r.metadata,
+        r.correlation_id, r.reply_to, r.traceparent, r.tracestate, r.doubt_looks, r.stop_cause::text,
+        r.stop_requested_at, r.input, r.input_checked, r.seed_chosen
 ),
 spent as (
     update limits l
@@ -136,7 +136,8 @@ select
     coalesce(greatest(0, (1 - a.tokens + (select count(*) from claimed)) / $9), 0) as wait_s,
     c.request_id, c.version, c.state, c.sequence, c.source, c.model, c.num_generations, c.received_at,
     c.target_namespace, c.seed, c.attempts, c.submitted_at, c.finished_at, c.error, c.metadata, c.correlation_id,
-    c.reply_to, c.traceparent, c.tracestate, c.doubt_looks, c.stop_cause, c.stop_requested_at, c.input, c.input_checked, c.seed_chosen
+    c.reply_to, c.traceparent, c.tracestate, c.doubt_looks, c.stop_cause, c.stop_requested_at, c.input,
+    c.input_checked, c.seed_chosen
 from allowance a
 left join claimed c on true
 order by c.place;
@@ -304,8 +305,8 @@ group by namespace;
 select state::text, count(*) from requests where finished_at is null group by state;
 
 -- name: pending
--- What a replica should wake up for: back-offs that are over, requests to claim, events to publish, claims that ran out,
--- doubts, stops, cancels that came before their request.
+-- What a replica should wake up for: back-offs that are over, requests to claim, events to publish, claims that ran
+-- out, doubts, stops, cancels that came before their request.
 select
     exists (
         select from requests
