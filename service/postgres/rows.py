@@ -18,6 +18,7 @@ from service.domain.facts import OutputReported
 from service.domain.matching import Doubt
 from service.domain.messages import NewRequest, OutboxEvent, OutboxRow
 from service.domain.states import Claimed, Fault, Output, OutputStatus, Request, RequestState, StopCause
+from service.domain.stored import StoredRequest
 
 
 def columns(rows: Iterable[Sequence[object]], width: int) -> Sequence[Sequence[object]]:
@@ -78,6 +79,32 @@ def requests_of(rows: Iterable[asyncpg.Record]) -> dict[str, Request]:
     for row in rows:
         grouped.setdefault(row["request_id"], []).append(row)
     return {request_id: request_of(group[0], _outputs_of(group)) for request_id, group in grouped.items()}
+
+
+def stored_of(rows: Iterable[asyncpg.Record]) -> list[StoredRequest]:
+    """Requests as `find_requests` and `page_requests` answer them, in their order."""
+    grouped: dict[str, list[asyncpg.Record]] = {}
+    for row in rows:
+        grouped.setdefault(row["request_id"], []).append(row)
+    return [
+        StoredRequest(
+            request=request_of(group[0], _outputs_of(group)),
+            arrival=group[0]["arrival"],
+            priority=group[0]["priority"],
+            deadline=group[0]["deadline"],
+            attempted_at=group[0]["attempted_at"],
+            claimed_by=group[0]["claimed_by"],
+            claim_expires_at=group[0]["claim_expires_at"],
+            next_attempt_at=moment_of(group[0]["next_attempt_at"]),
+            doubted_at=group[0]["doubted_at"],
+        )
+        for group in grouped.values()
+    ]
+
+
+def moment_of(value: datetime | None) -> datetime | None:
+    """A time; None for the infinities, which the driver reads as the ends of the calendar."""
+    return None if value is None or value.year in (1, 9999) else value
 
 
 def _outputs_of(rows: list[asyncpg.Record]) -> tuple[Output, ...]:

@@ -44,6 +44,8 @@ select gen_random_uuid(), request_id, s, true, s = 3, 'k', 'k', '\\x00', now()
 from requests cross join generate_series(1, 3) s;
 insert into unpublished (row_id, request_id, sequence, stored)
 select row_id, request_id, sequence, true from outbox where substr(request_id, 2)::int % 100 = 1;
+insert into outbox (event_id, request_id, sequence, stored, terminal, routing_key, type, body, created_at)
+select gen_random_uuid(), 'n' || -n, 1, false, true, 'k', 'k', '\\x00', now() from generate_series(1, 20000) n;
 insert into orphan_events (generation_id, status, received_at)
 select 'o' || n, 'succeeded', now() from generate_series(1, 20000) n;
 insert into early_cancels select 'early' || n, now() from generate_series(1, 5000) n;
@@ -129,6 +131,11 @@ ARGUMENTS: dict[str, list[Any]] = {
     "matched_cancels": [500],
     "forget_cancels": [IDS],
     "repeat_ends": [IDS, [None] * 100, [None] * 100, NOW],
+    "find_requests": [IDS],
+    "page_requests": [["accepted", "succeeded", "in_doubt"], 2**63 - 1, 100],
+    "content_of": ["r1"],
+    "early_cancel": ["r1"],
+    "events_of": ["r1"],
 }
 INDEXES = {
     "claim": {"requests_due", "requests_pkey"},
@@ -163,12 +170,18 @@ INDEXES = {
     "matched_cancels": {"requests_pkey"},
     "forget_cancels": {"early_cancels_pkey"},
     "repeat_ends": {"requests_pkey", "outbox_sequence"},
+    "find_requests": {"requests_pkey", "outputs_pkey"},
+    "page_requests": {"requests_listed", "requests_pkey", "outputs_pkey"},
+    "content_of": {"requests_pkey"},
+    "early_cancel": {"early_cancels_pkey"},
+    "events_of": {"outbox_sequence", "outbox_answers_of", "unpublished_pkey"},
 }
 
 
 # With these, the server's own settings lead to a sequential scan now and then; it is what SESSION is for.
 UNSTEADY = {"load_requests", "load_owners", "matched_orphans", "pending", "matched_cancels", "forget_cancels"} | {
     *("mark_published", "mark_failed", "outbox_backlog"),  # there is little to be marked, at rest
+    *("find_requests", "page_requests"),
     *(n for n in INDEXES if n.startswith("delete_")),
 }
 
