@@ -66,6 +66,7 @@ class Metrics:
         self.breaker_open = Gauge(
             "drover_breaker_open", "1 while submission is paused because the hub fails.", registry=registry
         )
+        self.feed_followers = Gauge("drover_feed_followers", "Who follows GET /v1/events here.", registry=registry)
         self.leading = Gauge("drover_leading", "1 while this replica leads.", registry=registry)
 
     def batch(self, step: str, size: int, seconds: float) -> None:

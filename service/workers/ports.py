@@ -10,6 +10,7 @@ from service.domain.claims import Claims
 from service.domain.decisions import Decision
 from service.domain.errors import DroverError
 from service.domain.facts import OutputReported
+from service.domain.feed import LAST, FeedEvent, Look, Place
 from service.domain.gate import Submission
 from service.domain.matching import Doubt, Sighting
 from service.domain.messages import Cancel, Message, NewRequest, OutboxEvent, OutboxRow, Pending, Repeat
@@ -162,3 +163,11 @@ class Stream(Protocol):
     async def listen(self, opened: Callable[[], None], heard: Callable[[OutputReported], None]) -> None:
         """One connection until it ends, which always raises HubUnavailableError or HubRefusedKeyError."""
         ...
+
+
+class FeedSource(Protocol):
+    """The outbox as the feed reads it (see `postgres/feed.py`). All raise DatabaseUnavailableError."""
+
+    async def end(self) -> int: ...
+    async def look(self, behind: int, again: Sequence[int], limit: int, *, up_to: int = LAST) -> Look: ...
+    async def missed(self, request_id: str, since: Place, now: Place, *, answers: bool) -> Sequence[FeedEvent]: ...

@@ -101,8 +101,12 @@ left join again a on a.request_id = s.request_id;
 select request_id from requests where request_id = any($1::text[]);
 
 -- name: insert_answers
--- Events that belong to no stored request: rejections.
-with answers as (
+-- Events that belong to no stored request: rejections. The transaction has its id before it takes a row id, or who
+-- follows the outbox could take its rows for holes that stay (`domain/feed.py`).
+with begun as materialized (
+    select pg_current_xact_id() as transaction
+),
+answers as (
     insert into outbox (
         event_id, request_id, sequence, stored, terminal, routing_key, type, body, correlation_id, reply_to,
         traceparent, tracestate, created_at
@@ -112,6 +116,7 @@ with answers as (
     from unnest(
         $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[]
     ) as i (event_id, request_id, routing_key, type, body, correlation_id, reply_to, traceparent, tracestate)
+    cross join begun
     returning row_id, request_id, sequence, stored
 )
 insert into unpublished (row_id, request_id, sequence, stored)
