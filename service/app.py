@@ -17,31 +17,34 @@ from service.domain.claims import Limits
 from service.domain.errors import DatabaseUnavailableError
 from service.domain.gate import GatePolicy
 from service.domain.patience import Patience
-from service.http.generations import Generations
+from service.http.api import api_routes
 from service.http.server import HttpServer
 from service.hub.client import HubClient
 from service.hub.stream import HubStream
 from service.postgres.database import Database
+from service.postgres.feed import FeedReader
 from service.postgres.leader import CHANNEL as LEASE_CHANNEL
 from service.postgres.leader import LeaseStore
 from service.postgres.notifications import Notifications
 from service.postgres.outbox import CHANNEL as OUTBOX_CHANNEL
 from service.postgres.outbox import Outbox
+from service.postgres.reader import RequestReader
 from service.postgres.startup import open_migrated
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.consumer import Consumer
 from service.rabbit.outlet import ALARM
-from service.rabbit.topology import CANCEL_KEY, CANCELS, OWN_QUEUES, REQUESTS
+from service.rabbit.topology import CANCEL_KEY, CANCELS, OWN_QUEUES, REQUEST_KEY, REQUESTS
 from service.settings import Settings
 from service.supervisor import Component, Supervisor
 from service.telemetry import Metrics
 from service.wire.builtin_models import BUILTIN_SCHEMAS
-from service.wire.json import dumps
 from service.wire.requests import RequestRules
+from service.workers.admission import Admission
 from service.workers.cancels import Cancels
 from service.workers.catalogue import Catalogue
 from service.workers.doubts import Doubts
+from service.workers.feed import Feed
 from service.workers.gap import Gap
 from service.workers.gatekeeper import Gatekeeper
 from service.workers.intake import Intake
@@ -52,6 +55,7 @@ from service.workers.quarantine import Quarantine
 from service.workers.reconciler import Reconciler
 from service.workers.relay import Relay
 from service.workers.settler import Elsewhere, Settler
+from service.workers.showroom import Showroom
 from service.workers.stopper import Stopper
 from service.workers.submitter import Submitter
 from service.workers.surplus import Surplus
@@ -99,30 +103,15 @@ class App:
         self.catalogue = Catalogue(self.hub, BUILTIN_SCHEMAS)
         self.settler = Settler(self.store, self.outbox, self.wakeups, self.metrics, elsewhere=self.elsewhere)
         self.gap = Gap(self.store, self.hub, self.settler, self.metrics, patience=self.patience)
-        self.intake = Intake(
-            self.store,
-            self.bus,
-            self.consumer,
-            self.catalogue,
-            request_rules(settings),
-            self.wakeups,
-            self.elsewhere,
-            self.metrics,
-        )
+        rules = request_rules(settings)
+        shared = (self.wakeups, self.elsewhere, self.metrics)
+        self.intake = Intake(self.store, self.bus, self.consumer, self.catalogue, rules, *shared)
         self.consumer.deliver_to(self.intake.receive)
         self.cancels = Cancels(
             self.store,
             self.cancels_consumer,
             self.settler,
-            Quarantine(
-                self.store,
-                self.bus,
-                self.cancels_consumer,
-                request_rules(settings),
-                self.wakeups,
-                self.elsewhere,
-                self.metrics,
-            ),
+            Quarantine(self.store, self.bus, self.cancels_consumer, rules, *shared),
             self.wakeups,
             self.elsewhere,
         )
@@ -144,6 +133,16 @@ class App:
         self.metrics.consuming.set_function(lambda: self.consumer.consuming)
         self.metrics.publishing_blocked.set_function(lambda: self.bus.blocked)
         self.leadership = Leadership(self.lease, self.elsewhere, self.wakeups, self.metrics, self._leaders_components)
+        self.feed = Feed(FeedReader(self.database), self.metrics)
+        reader = RequestReader(self.database)
+        admission = Admission(
+            reader,
+            self.catalogue,
+            rules,
+            self.bus.publish_command,
+            request_key=REQUEST_KEY,
+            cancel_key=CANCEL_KEY,
+        )
         self.http = HttpServer(
             settings.http_host,
             settings.http_port,
@@ -151,7 +150,8 @@ class App:
             alive=self._failing,
             checks={"database": self._database_fault, "broker": self._broker_fault},
             details=self._details,
-            routes=Generations(self._cancel, tokens=settings.api_tokens, listens_on=settings.http_host).routes(),
+            routes=api_routes(reader, self.feed, admission, Showroom(self.hub)),
+            tokens=settings.api_tokens,
         )
         self.supervisor = Supervisor(self._components())
 
@@ -159,6 +159,7 @@ class App:
         """In the order of the drain: take no more, finish what is paid for, store what is held, publish, hand over."""
         return (
             self.http,
+            self.feed,
             self.consumer,
             self.cancels_consumer,
             self.submitter,
@@ -209,9 +210,6 @@ class App:
             Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
         )
-
-    async def _cancel(self, request_id: str) -> None:
-        await self.bus.publish_command(CANCEL_KEY, dumps({"request_id": request_id}))
 
     # -- life -----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,17 @@ class ModelDescription(Struct, frozen=True):
     schema: Mapping[str, object] | None
 
 
+class ModelOffer(Struct, frozen=True):
+    """A model as the hub's list has it, for who wants to choose one; `pricing` and `schema` are the hub's own words."""
+
+    model: str
+    name: str | None
+    description: str | None
+    outputs: tuple[str, ...]
+    pricing: Mapping[str, object] | None
+    schema: Mapping[str, object] | None
+
+
 class Sightings(Struct, frozen=True):
     """Those generations of a list that were asked for, with their parameters; not `complete` when it left some out."""
 

@@ -17,11 +17,13 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A status with what to do about it."""
+    """A status with what to do about it; `code` and `details` are those of a message that intake would reject."""
 
     status: int
     title: str
     detail: str
+    code: str | None = None
+    details: tuple[Mapping[str, object], ...] = ()
 
 
 def refusal(method: str, headers: Mapping[str, str], *, tokens: Collection[str], listens_on: str) -> Refusal | None:

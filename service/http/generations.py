@@ -1,48 +1,133 @@
-"""`/v1/generations`: what a caller without AMQP may do. A cancel goes over the bus like everybody's."""
+"""`/v1/generations`: what a caller without AMQP may do. Requests and cancels go over the bus like everybody's."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from aiohttp import web
 
-from service.domain.errors import BrokerUnavailableError
-from service.http.access import Refusal, refusal
-from service.http.problems import problem
-from service.wire.envelope import REQUEST_ID
+from service.domain.errors import ErrorCode
+from service.domain.states import EventName, Fault, RequestState
+from service.domain.stored import StoredRequest
+from service.http import calls
+from service.http.problems import RefusedError, refusal_of
+from service.wire.generations import generation
+from service.wire.json import dumps, loads
+from service.workers.admission import Admission
+from service.workers.feed import Feed, LaggingError
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Cancel = Callable[[str], Awaitable[None]]
+PATH = "/v1/generations"
+DEFAULT_PAGE, LONGEST_PAGE = 50, 200
+LAST_ARRIVAL = 10**18 - 1
+
+
+class Reader(Protocol):
+    """Requests as they stand (see `postgres/reader.py`). DatabaseUnavailableError."""
+
+    async def find(self, request_id: str) -> StoredRequest | None: ...
+    async def page(
+        self, limit: int, *, states: Collection[RequestState] = (), before: int | None = None
+    ) -> Sequence[StoredRequest]: ...
 
 
 class Generations:
-    """Routes under `/v1/generations`. `cancel` publishes one and returns when the broker has confirmed it."""
+    """Routes under `/v1/generations`."""
 
-    def __init__(self, cancel: Cancel, *, tokens: Collection[str], listens_on: str) -> None:
-        self._cancel = cancel
-        self._tokens = tokens
-        self._listens_on = listens_on
+    def __init__(self, reader: Reader, feed: Feed, admission: Admission) -> None:
+        self._reader = reader
+        self._feed = feed
+        self._admission = admission
 
     def routes(self) -> list[web.RouteDef]:
         """What the server is to answer."""
-        return [web.delete("/v1/generations/{request_id}", self._guarded(self._delete))]
+        return [
+            web.get(PATH, self._list),
+            web.post(PATH, self._post),
+            web.get(PATH + "/{request_id}", self._get),
+            web.delete(PATH + "/{request_id}", self._delete),
+        ]
 
-    def _guarded(self, handler: Handler) -> Handler:
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            refused = refusal(request.method, request.headers, tokens=self._tokens, listens_on=self._listens_on)
-            return await handler(request) if refused is None else problem(refused)
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        """A page, the newest first; `next_cursor` is null on the last one."""
+        calls.only(request, ("status", "limit", "cursor"))
+        limit = calls.whole_number(request, "limit", 1, LONGEST_PAGE) or DEFAULT_PAGE
+        before = calls.whole_number(request, "cursor", 1, LAST_ARRIVAL)
+        found = await self._reader.page(limit + 1, states=_states(request), before=before)
+        cursor = str(found[limit - 1].arrival) if len(found) > limit else None
+        document = {"generations": [generation(item) for item in found[:limit]], "next_cursor": cursor}
+        return _json(200, document)
 
-        return guarded
+    async def _get(self, request: web.Request) -> web.StreamResponse:
+        calls.only(request, ())
+        return _json(200, generation(await self._find(calls.request_id(request.match_info["request_id"]))))
+
+    async def _find(self, request_id: str) -> StoredRequest:
+        found = await self._reader.find(request_id)
+        if found is None:
+            raise calls.refuse(
+                404,
+                "Not known",
+                "No request of this id is stored: it was never sent, was not accepted, is still on the bus, or is past "
+                "its retention.",
+            )
+        return found
+
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        """202 when it is on the bus; with `wait`, 200 when it has ended in that time."""
+        calls.only(request, ("wait",))
+        wait = calls.seconds(request, "wait")
+        admitted = await self._admission.admit(await calls.message(request))
+        if isinstance(admitted, Fault):
+            raise RefusedError(refusal_of(admitted))
+        ended = await self._end_of(admitted.request_id, wait) if wait else False
+        found = await self._reader.find(admitted.request_id) if wait else None
+        document = generation(found) if found else {"request_id": admitted.request_id, "status": "pending"}
+        answer = _json(200 if ended and found else 202, document)
+        answer.headers["Location"] = f"{PATH}/{admitted.request_id}"
+        return answer
+
+    async def _end_of(self, request_id: str, wait: float) -> bool:
+        """Whether it ended in time. RefusedError when intake did not accept it after all."""
+        deadline = asyncio.get_running_loop().time() + wait
+        async with await self._feed.follow(request_id) as follower:
+            while (left := deadline - asyncio.get_running_loop().time()) > 0 and not follower.over:
+                try:
+                    told = await follower.next(left)
+                except LaggingError:
+                    return False
+                for item in told:
+                    if item.event.name == EventName.REJECTED:
+                        raise RefusedError(refusal_of(_fault(item.event.body)))
+                    if EventName(item.event.name).terminal:
+                        return True
+        return False
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         """202: the request ends when it can; for an id that is not known yet, when it comes (within 24 hours)."""
-        request_id = request.match_info["request_id"]
-        if not REQUEST_ID.fullmatch(request_id):
-            return problem(
-                Refusal(422, "No request id", "A request id is 1 to 128 characters out of A-Z a-z 0-9 . _ : -")
-            )
-        try:
-            await self._cancel(request_id)
-        except BrokerUnavailableError:
-            return problem(Refusal(503, "Not confirmed", "The broker did not confirm the cancel; try again."))
-        return web.json_response({"request_id": request_id, "status": "cancelling"}, status=202)
+        calls.only(request, ())
+        request_id = calls.request_id(request.match_info["request_id"])
+        await self._admission.cancel(request_id)
+        return _json(202, {"request_id": request_id, "status": "cancelling"})
+
+
+def _states(request: web.Request) -> Collection[RequestState]:
+    given = request.query.get("status")
+    if given is None:
+        return ()
+    try:
+        return {RequestState(given)}
+    except ValueError:
+        known = ", ".join(RequestState)
+        raise calls.refuse(422, "Unknown status", f"status is one of: {known}.") from None
+
+
+def _fault(body: bytes) -> Fault:
+    document = loads(body)
+    error = document["data"]["error"] if isinstance(document, dict) else {}
+    return Fault(ErrorCode(error["code"]), error["message"], tuple(error["details"]))
+
+
+def _json(status: int, document: object) -> web.Response:
+    return web.Response(status=status, body=dumps(document), content_type="application/json")

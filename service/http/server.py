@@ -6,7 +6,7 @@ The hub is in neither: a pod that is restarted because the hub is away helps nob
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 import structlog
 from aiohttp import web
@@ -14,12 +14,26 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from service.domain.errors import ConfigurationError, DroverError
+from service.http.access import refusal
+from service.http.problems import Handler, problem, problems
 from service.telemetry import Metrics
+from service.wire.envelope import MAX_BODY_BYTES
 from service.wire.json import dumps
 
 log = structlog.get_logger(__name__)
 CHECK_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0  # for answers under way
+KEEP_ALIVE_S = 75.0
+# Nothing here is ever shown in a frame, guessed to be of another type, kept by a cache, or read by another site.
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+GUARDED = "/v1/"
 Check = Callable[[], Awaitable[str | None]]
 
 
@@ -38,6 +52,7 @@ class HttpServer:
         checks: Mapping[str, Check],
         details: Callable[[], Mapping[str, object]],
         routes: Iterable[web.AbstractRouteDef] = (),
+        tokens: Collection[str] = (),
     ) -> None:
         self._host = host
         self._port = port
@@ -46,17 +61,25 @@ class HttpServer:
         self._checks = checks
         self._details = details
         self._routes = routes
+        self._tokens = tokens
         self._runner: web.AppRunner | None = None
         self._draining = False
 
     async def open(self) -> int:
         """Binds the port; the port that it got. ConfigurationError when it cannot."""
-        app = web.Application()
+        app = web.Application(middlewares=[problems, self._guard], client_max_size=MAX_BODY_BYTES)
+        app.on_response_prepare.append(_secure)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics_page)
         app.add_routes(self._routes)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_TIMEOUT_S)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=CLOSE_TIMEOUT_S,
+            keepalive_timeout=KEEP_ALIVE_S,
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
         try:
@@ -84,6 +107,15 @@ class HttpServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The API is for those who may; health, metrics and documents are for all."""
+        if request.path.startswith(GUARDED):
+            refused = refusal(request.method, request.headers, tokens=self._tokens, listens_on=self._host)
+            if refused is not None:
+                return problem(refused)
+        return await handler(request)
+
     async def _healthz(self, _: web.Request) -> web.Response:
         reason = self._alive()
         return _answer(503 if reason else 200, {"status": "failing" if reason else "ok", "reason": reason})
@@ -108,6 +140,11 @@ async def _told(check: Check) -> str | None:
         return str(error)
     except TimeoutError:
         return f"no answer within {CHECK_TIMEOUT_S:g} s"
+
+
+async def _secure(_: web.Request, response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 def _answer(status: int, document: Mapping[str, object]) -> web.Response:

@@ -24,7 +24,7 @@ from service.domain.facts import (
 from service.domain.gate import MOST_WAIT_S, Healthy, Held, Limited, Reason, Signal, Unclear
 from service.domain.matching import Sighting
 from service.domain.states import Fault, OutputStatus
-from service.domain.upstream import ModelDescription
+from service.domain.upstream import ModelDescription, ModelOffer
 
 REFUSALS = (400, 404, 415, 422)
 HELD = (401, 402, 403)
@@ -219,4 +219,25 @@ def read_model(document: object, model: str) -> ModelDescription | None:
         model,
         tuple(item for item in outputs if isinstance(item, str)) if isinstance(outputs, list) else (),
         schema if isinstance(schema, Mapping) else None,
+    )
+
+
+def read_models(document: object) -> list[ModelOffer] | None:
+    """The list of models, each that can be read; None when it is none."""
+    items = document.get("data") if isinstance(document, Mapping) else None
+    if not isinstance(items, list):
+        return None
+    return [_offer(item) for item in items if isinstance(item, Mapping) and isinstance(item.get("id"), str)]
+
+
+def _offer(item: Mapping[str, Any]) -> ModelOffer:
+    described = read_model(item, item["id"])
+    name, told, pricing = item.get("display_name"), item.get("description"), item.get("pricing")
+    return ModelOffer(
+        item["id"],
+        name if isinstance(name, str) else None,
+        told if isinstance(told, str) else None,
+        described.outputs if described else (),
+        pricing if isinstance(pricing, Mapping) else None,
+        described.schema if described else None,
     )

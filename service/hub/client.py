@@ -20,13 +20,14 @@ from service.domain.facts import NotSent, OutcomeUnknown, OutputReported
 from service.domain.gate import Submission, Unclear, Unreachable
 from service.domain.matching import Sighting
 from service.domain.states import OutputStatus, Request
-from service.domain.upstream import Listing, ModelDescription, Sightings
+from service.domain.upstream import Listing, ModelDescription, ModelOffer, Sightings
 from service.hub.answers import (
     HELD,
     read_error,
     read_generation,
     read_json,
     read_model,
+    read_models,
     read_signal,
     read_submit,
 )
@@ -41,6 +42,7 @@ LIST_TIMEOUT_S = 120.0  # a long one takes its time, as long as it flows
 LIST_PIECE_BYTES = 32 * 1024  # well under a millisecond to read
 READ_CONNECTIONS = 32
 MAX_ANSWER_BYTES = 1024 * 1024
+MAX_MODELS_BYTES = 32 * 1024 * 1024
 
 Answer = TypeVar("Answer")
 
@@ -153,10 +155,18 @@ class HubClient:
             raise HubUnavailableError(f"The hub's answer about a model was not readable (status {status}).")
         return described
 
-    async def _get(self, path: str) -> tuple[int, bytes]:
+    async def models(self) -> list[ModelOffer]:
+        """All that the hub offers, chat models and all."""
+        status, body = await self._get("/api/ai/models", MAX_MODELS_BYTES)
+        offers = read_models(read_json(body)) if status == 200 else None
+        if offers is None:
+            raise HubUnavailableError(f"The hub's list of models was not readable (status {status}).")
+        return offers
+
+    async def _get(self, path: str, limit: int = MAX_ANSWER_BYTES) -> tuple[int, bytes]:
         """Status and body."""
         async with self._asked(path, {}, total_s=READ_TIMEOUT_S) as response:
-            return response.status, await _read(response, MAX_ANSWER_BYTES)
+            return response.status, await _read(response, limit)
 
     async def _read_list(self, query: Mapping[str, str | None], reader: ListReader[Answer]) -> Answer:
         given = {name: value for name, value in query.items() if value is not None}

@@ -119,11 +119,19 @@ class RabbitBus:
         direct = reply_to.startswith(DIRECT_REPLY_TO)  # the broker answers `mandatory` wrongly there
         await self._publish(self._callers, 0, "", reply_to, event.body, _properties(event), mandatory=not direct)
 
-    async def publish_command(self, routing_key: str, body: bytes) -> None:
+    async def publish_command(self, routing_key: str, message: Message) -> None:
         """A message to our own queues, confirmed. BrokerUnavailableError when it was not, or reached no queue."""
-        properties = Properties(delivery_mode=PERSISTENT, content_type="application/json", app_id="drover")
+        properties = Properties(
+            delivery_mode=PERSISTENT,
+            content_type=message.content_type,
+            message_id=message.message_id,
+            app_id=message.source,
+            headers={**_trace(message)},
+        )
         try:
-            await self._publish(self._own, COMMANDS_CHANNEL, COMMANDS, routing_key, body, properties, mandatory=True)
+            await self._publish(
+                self._own, COMMANDS_CHANNEL, COMMANDS, routing_key, message.body, properties, mandatory=True
+            )
         except aiormq.exceptions.DeliveryError as error:
             raise BrokerUnavailableError(f"No queue took the {routing_key}: {error}") from error
 
@@ -193,6 +201,6 @@ def _properties(event: OutboxEvent) -> Properties:
     )
 
 
-def _trace(event: OutboxEvent) -> dict[str, str]:
-    given = (("traceparent", event.traceparent), ("tracestate", event.tracestate))
+def _trace(of: OutboxEvent | Message) -> dict[str, str]:
+    given = (("traceparent", of.traceparent), ("tracestate", of.tracestate))
     return {name: value for name, value in given if value is not None}

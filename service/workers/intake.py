@@ -12,20 +12,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
-from msgspec.structs import replace
 
 from service.clock import utc_now
-from service.domain.errors import ErrorCode, HubUnavailableError
-from service.domain.messages import Identified, Message, NewRequest, Repeat, Unidentified
+from service.domain.errors import ErrorCode
+from service.domain.messages import Identified, Message, Repeat, Unidentified
 from service.domain.states import Fault
 from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.wire.events import encode_accepted, encode_rejected
-from service.wire.model_schema import ModelSchema
 from service.wire.requests import RequestRules, read_message
 from service.workers.backpressure import held_back
 from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
+from service.workers.judging import judged, look_up, unknown_model
 from service.workers.ports import Bus, Delivery, Inbox, Store
 from service.workers.quarantine import Quarantine, Refusal
 from service.workers.settler import Elsewhere
@@ -83,12 +82,11 @@ class Intake:
     def receive(self, delivery: Delivery) -> None:
         """Takes over one delivery; it is acknowledged once it is safe."""
         read = read_message(delivery.message, self._rules, utc_now())
-        if isinstance(read, Identified) and read.accepted is not None:
-            model = read.accepted.request.model
-            if self._catalogue.known(model) is None:
-                self._look_up_first(delivery, read, model)
-                return
-        self._arrivals.add(Arrival(delivery, self._judged(read)))
+        model = unknown_model(self._catalogue, read)
+        if model is None:
+            self._arrivals.add(Arrival(delivery, judged(self._catalogue, read)))
+        else:
+            self._look_up_first(delivery, read, model)
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -105,39 +103,17 @@ class Intake:
                 await self._quarantine.drain()
         await self._inbox.settle()
 
-    # -- judging --------------------------------------------------------------------------------------------------
-
-    def _judged(self, read: Identified | Unidentified) -> Identified | Unidentified:
-        """What the model's schema makes of it. With the hub away and nothing remembered it is stored unchecked, and
-        checked before it is submitted."""
-        if isinstance(read, Unidentified) or read.accepted is None:
-            return read
-        new = read.accepted
-        match self._catalogue.known(new.request.model):
-            case None:
-                return read
-            case Fault() as fault:
-                return replace(read, accepted=None, fault=fault)
-            case ModelSchema() as schema:
-                faults = schema.fault(new.input)
-                if faults is not None:
-                    return replace(read, accepted=None, fault=faults)
-                return replace(read, accepted=_with_seed(new, schema))
-
-    def _look_up_first(self, delivery: Delivery, read: Identified, model: str) -> None:
+    def _look_up_first(self, delivery: Delivery, read: Identified | Unidentified, model: str) -> None:
         """Lets one message wait for its model while the others go on."""
         task = asyncio.create_task(self._look_up(delivery, read, model))
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
 
-    async def _look_up(self, delivery: Delivery, read: Identified, model: str) -> None:
+    async def _look_up(self, delivery: Delivery, read: Identified | Unidentified, model: str) -> None:
         try:
-            async with asyncio.timeout(self._lookup_timeout_s):
-                await self._catalogue.look_up(model)
-        except (HubUnavailableError, TimeoutError) as error:
-            log.warning("model.not_looked_up", model=model, reason=str(error) or "the look-up timed out")
+            await look_up(self._catalogue, model, self._lookup_timeout_s)
         finally:
-            self._arrivals.add(Arrival(delivery, self._judged(read)))
+            self._arrivals.add(Arrival(delivery, judged(self._catalogue, read)))
 
     # -- one batch ------------------------------------------------------------------------------------------------
 
@@ -219,14 +195,6 @@ class Intake:
     def _poisoned(self, arrival: Arrival) -> None:
         """A message that breaks the code or the database: out of the way, kept, and with its reason."""
         self._quarantine.add(Refusal(arrival.delivery, None, ErrorCode.INTERNAL.value))
-
-
-def _with_seed(new: NewRequest, schema: ModelSchema) -> NewRequest:
-    """Checked, and with a seed of ours where the requester gave none and the model takes one."""
-    seed = schema.choose_seed(new.input, new.request.num_generations)
-    if seed is None:
-        return replace(new, input_checked=True)
-    return replace(new, request=replace(new.request, seed=seed), seed_chosen=True, input_checked=True)
 
 
 def _rounds(items: Sequence[tuple[Delivery, Identified]]) -> list[list[tuple[Delivery, Identified]]]:
