@@ -55,7 +55,7 @@ class HttpServer:
         tokens: Collection[str] = (),
     ) -> None:
         self._host = host
-        self._port = port
+        self.port = port  # the one that it got, once it is open
         self._metrics = metrics
         self._alive = alive
         self._checks = checks
@@ -81,18 +81,18 @@ class HttpServer:
             keepalive_timeout=KEEP_ALIVE_S,
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self._port)
+        site = web.TCPSite(self._runner, self._host, self.port)
         try:
             await site.start()
         except OSError as error:
             await self._runner.cleanup()
             raise ConfigurationError(
-                f"DROVER_HTTP_HOST and DROVER_HTTP_PORT: cannot listen on {self._host}:{self._port} "
+                f"DROVER_HTTP_HOST and DROVER_HTTP_PORT: cannot listen on {self._host}:{self.port} "
                 f"({error.strerror or error}); choose another port."
             ) from error
-        bound: int = self._runner.addresses[0][1]
-        log.info("http.listening", host=self._host, port=bound)
-        return bound
+        self.port = self._runner.addresses[0][1]
+        log.info("http.listening", host=self._host, port=self.port)
+        return self.port
 
     async def run(self) -> None:
         """Serves until cancelled."""
