@@ -16,7 +16,7 @@ import structlog
 from msgspec import Struct
 
 from service.domain.errors import DatabaseUnavailableError, TransientError
-from service.domain.feed import FeedEvent, Place, Tail, advance, tail_at
+from service.domain.feed import MOST_TOLD, FeedEvent, Place, Tail, advance, tail_at
 from service.domain.retry import Backoff
 from service.telemetry import Metrics
 from service.workers.ports import FeedSource
@@ -27,6 +27,7 @@ PAGE = 500
 MOST_OPEN = 1000  # rows that wait for the relay; behind so many there is nothing to show
 MOST_UNREAD = 2000  # events that one follower may be behind the others
 BEGIN_S = 5.0
+SETTLING_LOOKS = 5
 
 
 class LaggingError(TransientError):
@@ -89,14 +90,19 @@ class Feed:
         self._wanted.clear()
 
     async def _begin(self) -> None:
-        """Stands at the end, with what is under way there open."""
+        """Stands at the end, with what is under way there open; holes that are none are seen as such first, or the
+        first places told would be far behind."""
         tail = tail_at(Place(max(0, await self._source.end() - MOST_OPEN)))
-        while True:
-            high = tail.high
-            look = await self._source.look(high, tail.open, PAGE)
-            tail, _ = advance(tail, look)
-            if look.behind(high) < PAGE:
+        for _ in range(SETTLING_LOOKS):
+            more = True
+            while more:
+                high = tail.high
+                look = await self._source.look(high, tail.open, PAGE)
+                tail, _seen = advance(tail, look)
+                more = look.behind(high) >= PAGE
+            if len(tail.open) <= MOST_TOLD:
                 break
+            await asyncio.sleep(INTERVAL_S / SETTLING_LOOKS)
         self._tail = tail
         self._begun.set()
 

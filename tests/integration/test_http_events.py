@@ -109,6 +109,7 @@ async def test_who_comes_again_with_the_last_id_misses_nothing_that_was_publishe
 async def test_what_commits_late_or_is_published_late_is_told_and_not_lost_when_somebody_comes_again(
     api: Api, sql: Sql, database_url: str
 ) -> None:
+    await told(sql, "long ago", rows=1000)  # the tests before this one have left holes, as a restored database has them
     late = await asyncpg.connect(database_url)
     transaction = late.transaction()
     await transaction.start()
