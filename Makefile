@@ -13,7 +13,7 @@ HOME_DIR ?= .local
 WORKERS ?= 4
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install everything for development in .venv (starts no server)
 	@$(LOCAL)/install.py dev

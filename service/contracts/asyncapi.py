@@ -130,14 +130,14 @@ def _channels() -> Node:
     }
 
 
-def _channel(exchange: str, key: str, title: str, messages: list[str], queue: str | None = None) -> Node:
+def _channel(exchange: str, key: str, title: str, carried: list[str], queue: str | None = None) -> Node:
     kind, arguments = EXCHANGES[exchange]
     bound = {"x-queue": _queue(queue)} if queue else {}
     told = {"name": exchange, "type": kind, "durable": True, "autoDelete": False}
     return {
         "address": str(key),
         "title": title,
-        "messages": _references(messages),
+        "messages": _references(carried),
         "bindings": {
             "amqp": {
                 "is": "routingKey",
@@ -190,12 +190,12 @@ def _operations() -> Node:
     }
 
 
-def _received(channel: str, messages: list[str], summary: str) -> Node:
+def _received(channel: str, carried: list[str], summary: str) -> Node:
     return {
         "action": "receive",
         "channel": {"$ref": f"#/channels/{channel}"},
         "summary": summary,
-        "messages": _of_channel(channel, messages),
+        "messages": _of_channel(channel, carried),
         "bindings": {"amqp": {"ack": True, **BINDING}},
         "reply": {
             "address": {

@@ -88,7 +88,7 @@ def _incoming() -> dict[str, Example]:
         "request-cloudevents": Example(
             "generation.request.cloudevents",
             "A request in a CloudEvents envelope",
-            _enveloped("generation.request", "9f0c2c1e-1", MINIMAL),
+            _enveloped("generation.request", "9f0c2c1e-1", {**MINIMAL, "request_id": "shot-18"}),
         ),
         "cancel": Example("generation.cancel", "A cancel", cancel),
         "cancel-cloudevents": Example(
