@@ -45,6 +45,12 @@ QUEUES: dict[str, Node] = {
     DEAD: {"x-queue-type": "quorum", "x-delivery-limit": NO_LIMIT},
 }
 TERMINAL = [name for name in EventName if name.terminal]
+BINDINGS: dict[str, tuple[str, list[str]]] = {
+    "generation.requests": (COMMANDS, [REQUEST]),
+    "generation.cancels": (COMMANDS, [CANCEL]),
+    UNROUTED: (UNROUTED, [name.value for name in TERMINAL]),
+    DEAD: (DEAD, [""]),
+}
 DESCRIPTION = """\
 drover stands between a message bus and the Oxen hub: a message that says "make me this video" goes in, and an event \
 that says where the video is comes out. This document describes drover as the application: it receives what you send, \
@@ -157,7 +163,15 @@ def _queue_channel(queue: str, description: str) -> Node:
 
 
 def _queue(name: str) -> Node:
-    return {"name": name, "durable": True, "exclusive": False, "autoDelete": False, "x-arguments": QUEUES[name]}
+    exchange, keys = BINDINGS[name]
+    return {
+        "name": name,
+        "durable": True,
+        "exclusive": False,
+        "autoDelete": False,
+        "x-arguments": QUEUES[name],
+        "x-bindings": [{"exchange": exchange, "routingKey": key} for key in keys],
+    }
 
 
 # -- operations -------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -15,7 +14,7 @@ from msgspec.structs import replace
 from service.contracts.documents import schemas
 from service.contracts.events import EVENTS
 from service.contracts.examples import FULL, MINIMAL, Example, examples
-from service.contracts.schemas import CANCEL, ENVELOPED, REQUEST, Schema, components, message_schemas
+from service.contracts.schemas import CANCEL, ENVELOPED, REQUEST, components, message_schemas
 from service.domain.errors import ErrorCode
 from service.domain.facts import Fact
 from service.domain.lifecycle import decide
@@ -25,23 +24,13 @@ from service.wire.cancels import read_cancel
 from service.wire.events import encode_accepted, encode_emissions, encode_rejected
 from service.wire.json import dumps
 from service.wire.requests import NOT_PARAMETERS, RequestRules
-from tests.support.schemas import event_faults, faults, validator
+from tests.support.schemas import event_faults, faults, nodes, validator
 from tests.unit.builders import NOW, RECEIVED, accepted, read
 from tests.unit.test_lifecycle_properties import stories
 
 RULES = RequestRules(target_namespaces=frozenset({"studio"}))
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 NAMES = sorted(message_schemas())
-
-
-def nodes(value: object) -> Iterator[Schema]:
-    if isinstance(value, dict):
-        yield value
-        for item in value.values():
-            yield from nodes(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from nodes(item)
 
 
 def shown(message: str) -> list[str]:
@@ -138,7 +127,7 @@ def test_examples_are_the_same_every_time() -> None:
 
 # -- what comes in ----------------------------------------------------------------------------------------------------
 
-ODD = st.sampled_from([None, "", "x", 0, -1, True, [], {}, {"a": 1}])
+ODD: st.SearchStrategy[Any] = st.sampled_from([None, "", "x", 0, -1, True, [], {}, {"a": 1}])
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "request_id": st.sampled_from([None, "r-1", "a" * 128, "a" * 129, "a b", "ä", "r-1\n", ""]) | ODD,
     "model": st.sampled_from(["m", "m" * 200, "m" * 201]) | ODD,
@@ -165,14 +154,16 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "metadata": st.dictionaries(st.text("abc", max_size=3), ODD, max_size=3) | ODD,
     "colour": ODD,
 }
-bodies = st.fixed_dictionaries({}, optional=FIELDS) | st.fixed_dictionaries(
+bodies: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries({}, optional=FIELDS) | st.fixed_dictionaries(
     {"input": st.just({})}, optional={name: field for name, field in FIELDS.items() if name != "input"}
 )
 
 
 @settings(max_examples=600)
 @given(body=bodies, enveloped=st.booleans())
-def test_the_request_schema_takes_what_the_service_takes_and_nothing_else(body: dict[str, Any], enveloped: bool) -> None:
+def test_the_request_schema_takes_what_the_service_takes_and_nothing_else(
+    body: dict[str, Any], enveloped: bool
+) -> None:
     name = REQUEST + ENVELOPED if enveloped else REQUEST
     document = {"specversion": "1.0", "id": "e", "source": "s", "type": "t", "data": body} if enveloped else body
     answer = read(document, RULES, message_id="m-1")
@@ -193,9 +184,16 @@ def test_the_cancel_schema_takes_what_the_service_takes_and_nothing_else(body: d
         {},
         optional={
             "specversion": st.sampled_from(["1.0", "0.3", "1.0\n", 1.0]),
-            **{name: ODD for name in ("id", "source", "type", "data", "traceparent", "tracestate", "extension")},
+            **dict.fromkeys(("id", "source", "type", "data", "traceparent", "tracestate", "extension"), ODD),
             "datacontenttype": st.sampled_from(
-                [None, "application/json", "application/json; charset=utf-8", "application/vnd.x+json", "text/plain", ""]
+                [
+                    None,
+                    "application/json",
+                    "application/json; charset=utf-8",
+                    "application/vnd.x+json",
+                    "text/plain",
+                    "",
+                ]
             ),
         },
     )

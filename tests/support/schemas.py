@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import jsonschema_rs
 
-from service.contracts.schemas import message_schemas
+from service.contracts.schemas import Schema, message_schemas
 
 OPEN_ENUM = "x-extensible-enum"
 
@@ -21,18 +22,26 @@ def validator(message: str, *, strict: bool = True) -> jsonschema_rs.Validator:
     return jsonschema_rs.validator_for(schema, offline=True, validate_formats=True)
 
 
-def closed(schema: Any) -> Any:
+def closed(schema: Schema) -> Schema:
     """The schema without room for growth: no field besides those described, no value besides those listed."""
-    if isinstance(schema, list):
-        return [closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: closed(value) for key, value in schema.items()}
-    if isinstance(made.get("properties"), dict) and made.get("type") == "object":
-        made.setdefault("additionalProperties", False)
-    if OPEN_ENUM in made:
-        made["enum"] = [*made[OPEN_ENUM], *([None] if "null" in made["type"] else [])]
+    made = copy.deepcopy(schema)
+    for node in nodes(made):
+        if "properties" in node and node.get("type") == "object":
+            node.setdefault("additionalProperties", False)
+        if OPEN_ENUM in node:
+            node["enum"] = [*node[OPEN_ENUM], *([None] if "null" in node["type"] else [])]
     return made
+
+
+def nodes(value: object) -> Iterator[Schema]:
+    """Every object in a document."""
+    if isinstance(value, dict):
+        yield value
+        for item in list(value.values()):
+            yield from nodes(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from nodes(item)
 
 
 def faults(message: str, document: object) -> list[str]:
