@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup demo test check bench chaos up down status serve lock clean
+.PHONY: help setup demo test check contracts bench chaos up down status serve lock clean
 
 # A Python for the scripts that run before .venv exists; looked for once, and only when a target needs it.
 PYTHON ?= $(eval PYTHON := $$(shell deploy/local/python.sh))$(or $(PYTHON),$(error no Python found))
@@ -13,7 +13,7 @@ HOME_DIR ?= .local
 WORKERS ?= 4
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install everything for development in .venv (starts no server)
 	@$(LOCAL)/install.py dev
@@ -29,13 +29,17 @@ test: setup ## bring the servers up and run all tests with coverage
 		unset OXEN_API_KEY OXEN_BASE_URL PYTHONDONTWRITEBYTECODE && \
 		$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term $(ARGS) </dev/null
 
-check: setup ## format, lint, types, direction of the imports, lock files, nothing of this machine committed
+check: setup ## format, lint, types, direction of the imports, the contract as written, lock files, nothing of this machine committed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/unit/test_architecture.py
+	$(BIN)/drover contracts --check
 	$(BIN)/python deploy/local/lock.py check
 	$(BIN)/python deploy/local/committed.py
+
+contracts: setup ## write the contract's documents (AsyncAPI, schemas, examples) to contracts/ from the code
+	@$(BIN)/drover contracts --out contracts
 
 bench: ## throughput, latency, CPU and memory under load, beside a floor; table and pictures in .local/bench
 	@$(LOCAL)/install.py bench

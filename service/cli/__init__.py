@@ -33,6 +33,7 @@ for command in (
     "dead:dead",
     "sandbox:sandbox",
     "operate:config",
+    "contracts:contracts",
 ):
     cli.command(f"service.cli.{command}", name=command.partition(":")[2])
 

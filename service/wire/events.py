@@ -22,12 +22,12 @@ REJECTIONS = UUID("6f0f5bb2-6d1b-5c0e-8f6f-3f3cf7c3a0d1")  # the namespace of re
 
 def encode_emissions(emissions: Iterable[Emission], now: datetime) -> list[OutboxEvent]:
     """Outbox events of one decision, each with a new UUIDv7; only the terminal one is also replied."""
-    return [_encode(emission.name, emission.request, uuid7(), now) for emission in emissions]
+    return [encode_event(emission.name, emission.request, uuid7(), now) for emission in emissions]
 
 
 def encode_accepted(request: Request, now: datetime) -> OutboxEvent:
     """The event that says: stored, cannot be lost any more."""
-    return _encode(EventName.ACCEPTED, request, uuid7(), now)
+    return encode_event(EventName.ACCEPTED, request, uuid7(), now)
 
 
 def encode_rejected(
@@ -58,12 +58,13 @@ def encode_rejected(
     )
     parts = (message.body, message.message_id, message.correlation_id, message.reply_to, fault.code.value)
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-    return _encode(EventName.REJECTED, request, uuid5(REJECTIONS, digest), now, reply_only=reply_only)
+    return encode_event(EventName.REJECTED, request, uuid5(REJECTIONS, digest), now, reply_only=reply_only)
 
 
-def _encode(
+def encode_event(
     name: EventName, request: Request, event_id: UUID, now: datetime, *, reply_only: bool = False
 ) -> OutboxEvent:
+    """One event under an id that the caller gives; `reply_only`: for `reply_to` alone."""
     kind = f"drover.{name.value}.v1"
     document: dict[str, object] = {
         "specversion": "1.0",

@@ -70,14 +70,25 @@ class RequestBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
 
-    request_id: str | None = Field(None, description="The idempotency key; without it, the AMQP message_id.")
-    model: str = Field(DEFAULT_MODEL, min_length=1, max_length=200)
-    input: dict[str, Any] = Field(description="The model's parameters, as its schema has them.")
-    num_generations: int = Field(1, ge=1, le=4)
-    target_namespace: str | None = Field(None, min_length=1, max_length=200)
-    priority: int = Field(DEFAULT_PRIORITY, ge=0, le=9)
-    deadline: Deadline | None = None
-    metadata: dict[str, Any] | None = None
+    request_id: str | None = Field(
+        None,
+        description="The idempotency key: the same id is never paid for twice. Else the AMQP `message_id` is it.",
+    )
+    model: str = Field(DEFAULT_MODEL, min_length=1, max_length=200, description="A model of the hub, by its id.")
+    input: dict[str, Any] = Field(description="The model's parameters, judged by the model's own schema.")
+    num_generations: int = Field(1, ge=1, le=4, description="How many outputs to make; each is paid for.")
+    target_namespace: str | None = Field(
+        None, min_length=1, max_length=200, description="Who is billed: one of DROVER_TARGET_NAMESPACES."
+    )
+    priority: int = Field(
+        DEFAULT_PRIORITY, ge=0, le=9, description="Higher goes first among the requests of one source."
+    )
+    deadline: Deadline | None = Field(
+        None, description="When the request expires (RFC 3339, with an offset); what runs then is cancelled at the hub."
+    )
+    metadata: dict[str, Any] | None = Field(
+        None, description="Echoed in every event, never read. At most 8 KiB as compact JSON."
+    )
 
 
 def read_message(message: Message, rules: RequestRules, now: datetime) -> Identified | Unidentified:

@@ -26,10 +26,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": {"clock", "domain"},
     "settings": {"domain"},
     "workers": {*BASE, "supervisor", "telemetry"},
-    "http": {*BASE, "supervisor", "telemetry", "workers"},
+    "contracts": {"domain", "wire"},
+    "http": {*BASE, "contracts", "supervisor", "telemetry", "workers"},
     "sandbox": set(),
     "app": {*BASE, *ADAPTERS, "supervisor", "telemetry", "settings", "workers", "http"},
-    "cli": {*BASE, *ADAPTERS, "supervisor", "telemetry", "settings", "app", "sandbox"},
+    "cli": {*BASE, *ADAPTERS, "contracts", "supervisor", "telemetry", "settings", "app", "sandbox"},
     "__main__": {"cli"},
 }
 # Libraries of layers that are meant to need few.
@@ -38,6 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "clock": set(),
     "cancellation": set(),
     "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
+    "contracts": {"msgspec", "pydantic", "jsonschema_rs"},
 }
 # Drivers, and the layers that each is for.
 DRIVERS: dict[str, set[str]] = {

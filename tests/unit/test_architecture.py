@@ -71,6 +71,8 @@ OFFENDERS = [
         for other in (*ADAPTERS, "workers", "app", "cli", "http", "sandbox", "settings")
         if one != other
     ],
+    *[("contracts.planted", f"from service.{other} import x") for other in (*ADAPTERS, "http", "clock", "workers")],
+    ("contracts.planted", "import yaml"),
     ("postgres.planted", "import aiormq"),
     ("rabbit.planted", "import asyncpg"),
     ("hub.planted", "import asyncpg"),
