@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
-from service.contracts import asyncapi, yaml
+from service.contracts import asyncapi, openapi, yaml
 from service.contracts.examples import examples
 from service.contracts.schemas import Schema, message_schemas, standalone
 
 # A document of one's own: its path, and the function that builds it as a JSON value.
 DOCUMENTS: dict[str, Callable[[], object]] = {
     "asyncapi.yaml": asyncapi.document,
+    "openapi.yaml": openapi.document,
 }
 # Folders that hold nothing but what is generated: a file there that is not is one too many.
 GENERATED = ("schemas", "examples")

@@ -54,7 +54,7 @@ def message_schemas() -> dict[str, MessageSchema]:
     found = [MessageSchema(name, incoming=True, schema=schema) for name, schema in {**bare, **enveloped}.items()]
     for name, model in EVENTS.items():
         title = "Generation" + name.value.partition(".")[2].capitalize()
-        schema = {**_tidied(model.model_json_schema()), "title": title}
+        schema = {**tidied(model.model_json_schema()), "title": title}
         found.append(MessageSchema(name.value, incoming=False, schema=schema))
     return {message.name: message for message in found}
 
@@ -100,7 +100,7 @@ def in_order(schema: Schema) -> Schema:
 
 
 def _described(model: type[BaseModel], title: str, description: str, limits: Mapping[str, Schema]) -> Schema:
-    schema = {**_tidied(model.model_json_schema()), "title": title, "description": description}
+    schema = {**tidied(model.model_json_schema()), "title": title, "description": description}
     for name, limit in limits.items():
         schema["properties"][name].update(limit)
     return schema
@@ -108,7 +108,7 @@ def _described(model: type[BaseModel], title: str, description: str, limits: Map
 
 def _enveloped(schema: Schema) -> Schema:
     title = schema["title"]
-    envelope = _tidied(CloudEvent.model_json_schema())
+    envelope = tidied(CloudEvent.model_json_schema())
     envelope["title"] = f"{title}CloudEvent"
     envelope["description"] = (
         f"A {title} in the structured envelope of CloudEvents 1.0 (`application/cloudevents+json`). "
@@ -118,7 +118,7 @@ def _enveloped(schema: Schema) -> Schema:
     return {**envelope, "$defs": {title: schema}}
 
 
-def _tidied(schema: Schema) -> Schema:
+def tidied(schema: Schema) -> Schema:
     """Without what pydantic says and nobody needs; a nullable value as one type with two names."""
     for node in reversed(list(_nodes(schema))):  # the inner ones first
         for field in node.get("properties", {}).values():

@@ -1,9 +1,10 @@
-"""All of `/v1`."""
+"""All of the API, and what describes it."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
+from service.http.documents import Documents
 from service.http.events import Events
 from service.http.generations import Generations, Reader
 from service.http.models import Models
@@ -18,4 +19,5 @@ def api_routes(reader: Reader, feed: Feed, admission: Admission, showroom: Showr
         *Generations(reader, feed, admission).routes(),
         *Events(feed).routes(),
         *Models(showroom).routes(),
+        *Documents().routes(),
     ]
