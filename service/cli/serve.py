@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 
 import structlog
@@ -27,6 +28,7 @@ def serve() -> int:
     configure_logging(settings.log_format)
     for name, meant in unknown_variables().items():
         log.warning("setting.unknown", variable=name, probably_meant=meant)
+    _allow_connections()
     uvloop.run(_serve(settings))
     return 0
 
@@ -54,6 +56,13 @@ async def _serve(settings: Settings) -> None:
     _spare_the_collector()
     await stopping
     await app.stop()
+
+
+def _allow_connections() -> None:
+    """As many as the system lets this process have: each client that follows events is one, and the usual soft limit of
+    1,024 is there for programs that use select(2)."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _spare_the_collector() -> None:
