@@ -94,7 +94,7 @@ def _incoming() -> dict[str, Example]:
         "cancel-cloudevents": Example(
             "generation.cancel.cloudevents",
             "A cancel in a CloudEvents envelope",
-            _enveloped("generation.cancel", "9f0c2c1e-2", cancel),
+            _enveloped("generation.cancel", "9f0c2c1e-2", {"request_id": "shot-17"}),
         ),
     }
     for name, example in made.items():

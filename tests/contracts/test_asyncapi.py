@@ -68,7 +68,8 @@ def parsed(path: Path) -> dict[str, Any]:
         env={**os.environ, "NODE_PATH": str(MODULES)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
         check=False,
     )
     assert done.returncode == 0, done.stderr
