@@ -133,7 +133,7 @@ def _objects(schema: Node, root: Node, parent: str, depth: int = 0) -> Iterator[
         return
     if "properties" in whole:
         yield whole, parent
-    if "items" in whole:
+    if "items" in whole and whole.get("maxItems") != 0:
         path = f"{parent.removesuffix('.')}[]." if parent else "[]."
         yield from _objects(_node(whole["items"]), root, path, depth + 1)
     for branch in _branches(whole):
@@ -167,6 +167,8 @@ def _limits(schema: Node) -> Markup:
 
 
 def _words(words: str, low: object, high: object) -> str:
+    if high == 0 and words != "{}":
+        return "empty"
     return "not empty" if (low, high) == (1, None) and words != "{}" else words.format(_span(low, high))
 
 
