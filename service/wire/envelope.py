@@ -24,14 +24,16 @@ class CloudEvent(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    specversion: str = Field(pattern=r"^1\.0$")
-    id: str = Field(min_length=1)
-    source: str = Field(min_length=1)
-    type: str = Field(min_length=1)
+    specversion: str = Field(pattern=r"^1\.0$", description="The version of CloudEvents.")
+    id: str = Field(min_length=1, description="The envelope's own; it names no request.")
+    source: str = Field(min_length=1, description="Who sends; said for others, and not read here.")
+    type: str = Field(min_length=1, description="Whatever the sender calls it; the routing key decides what it is.")
     data: dict[str, Any]
-    datacontenttype: str | None = Field(None, pattern=r"^application/([a-z0-9.-]+\+)?json\s*(;.*)?$")
-    traceparent: str | None = None
-    tracestate: str | None = None
+    datacontenttype: str | None = Field(
+        None, pattern=r"^application/([a-z0-9.-]+\+)?json\s*(;.*)?$", description="JSON, if it is given."
+    )
+    traceparent: str | None = Field(None, description="W3C Trace Context; the header of the message goes first.")
+    tracestate: str | None = Field(None, description="W3C Trace Context; the header of the message goes first.")
 
 
 def read_document(message: Message) -> tuple[dict[str, Any] | None, Mapping[str, Any], Fault | None]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
 
 from service.contracts.compatibility import Break, UnknownKeywordError, breaks
 from service.contracts.schemas import MessageSchema, Schema, message_schemas
@@ -291,6 +293,87 @@ def test_a_schema_that_holds_itself_is_compared_to_its_end() -> None:
     old, new = ({"m": MessageSchema("m", incoming=False, schema=schema)} for schema in (tree, wider))
     assert breaks(old, old) == []
     assert [found.path for found in breaks(old, new)] == ["/size"]
+
+
+# -- whatever the schemas ---------------------------------------------------------------------------------------------
+
+LEAVES = [None, True, 0, 1, 2, 5, 1.5, "", "a", "ab", "abc", "A", "2030-01-31T12:00:00Z"]
+DOCUMENTS: list[Any] = [
+    *LEAVES,
+    *([], ["a"], [1, "a"], ["a", "a", "a"], [None]),
+    *(
+        {},
+        *({name: leaf} for name in "xyz" for leaf in LEAVES),
+        {"x": {"x": 1}},
+        {"x": []},
+        {"x": ["a"]},
+        {"y": {"y": "a"}},
+    ),
+    *({"x": "a", "y": 1}, {"x": 1, "y": None}, {"x": "a", "y": "b", "z": 5}),
+]
+
+
+def some(**keywords: st.SearchStrategy[Any]) -> st.SearchStrategy[Schema]:
+    return st.fixed_dictionaries({}, optional=keywords)
+
+
+small = st.integers(0, 3)
+kinds = st.sampled_from(["string", "integer", "number", "object", "array", "null", "boolean"])
+plain = some(
+    type=kinds | st.lists(kinds, min_size=1, max_size=3, unique=True),
+    minimum=small,
+    maximum=small,
+    exclusiveMinimum=small,
+    minLength=small,
+    maxLength=small,
+    pattern=st.sampled_from(["^a", "b$"]),
+    format=st.just("date-time"),
+    minItems=small,
+    maxItems=small,
+)
+listed = some(enum=st.lists(st.sampled_from(LEAVES), max_size=4)) | some(const=st.sampled_from(LEAVES))
+parts = st.just({"$ref": "#/$defs/D"}) | listed | plain
+
+
+def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Schema]:
+    fields = st.dictionaries(st.sampled_from("xyz"), inner | st.booleans(), max_size=3)
+    return (
+        some(
+            type=kinds | st.just("object"),
+            properties=fields,
+            required=st.lists(st.sampled_from("xyz"), max_size=2, unique=True),
+            additionalProperties=st.booleans() | inner,
+            propertyNames=some(**{"not": listed}),
+            minProperties=small,
+        )
+        | some(items=inner | st.booleans(), maxItems=small)
+        | st.fixed_dictionaries({"anyOf": st.lists(inner, min_size=1, max_size=3)})
+        | some(**{"not": inner, "type": kinds})
+    )
+
+
+whole = st.builds(
+    lambda schema, d: {**schema, "$defs": {"D": d}}, st.recursive(parts, larger, max_leaves=5), plain | listed
+)
+
+
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(old=whole, new=whole, incoming=st.booleans(), same=st.booleans())
+def test_where_no_break_is_told_the_reader_takes_whatever_the_writer_writes(
+    old: Schema, new: Schema, incoming: bool, same: bool
+) -> None:
+    new = old if same else new
+    before, after = ({"m": MessageSchema("m", incoming=incoming, schema=schema)} for schema in (old, new))
+    try:
+        told = breaks(before, after)
+    except UnknownKeywordError:
+        reject()
+    if same and "not" not in json.dumps(old):
+        assert told == []
+    writer, reader = (judge(schema) for schema in ((old, new) if incoming else (new, old)))
+    if not told:
+        refused = [document for document in DOCUMENTS if writer.is_valid(document) and not reader.is_valid(document)]
+        assert refused == []
 
 
 # -- this version against those that were released --------------------------------------------------------------------

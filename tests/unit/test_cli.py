@@ -71,6 +71,7 @@ def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
         ["dead", "replay", "0123456789AB"],
         ["dead", "purge", "--yes"],
         ["migrate", "--force"],
+        ["contracts", "surplus"],
     ],
 )
 def test_bad_usage_is_exit_code_2_and_one_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
