@@ -99,7 +99,8 @@ async function follow(data) {
       connection.on('error', () => {}); // `close` follows
       return await run(connection, data);
     } catch (error) {
-      if (/no queue took|NOT_FOUND|ACCESS_REFUSED/.test(error.message)) fail(error.message);
+      if (/no queue took|ACCESS_REFUSED/.test(error.message)) fail(error.message);
+      if (/NOT_FOUND/.test(error.message)) fail(`${error.message}: has drover been started there?`);
       if (pause === null) fail(`the broker is away (${error.message}): run this again with the id ${requestId}`);
       await new Promise((resolve) => setTimeout(resolve, pause * 1000));
     } finally {

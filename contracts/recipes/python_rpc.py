@@ -4,8 +4,8 @@
 
 The answer is the terminal event. It is best effort: published once, to a queue that has to be there. A caller that
 restarts, or whose connection breaks, has lost it (of direct reply-to there is not even a queue). Then call again with
-the same REQUEST_ID: it is not paid twice, and answered at once when it has ended. Who must not miss an end binds a durable
-queue to `generation.events` instead, as python_aio_pika.py does.
+the same REQUEST_ID: it is not paid twice, and answered at once when it has ended. Who must not miss an end binds a
+durable queue to `generation.events` instead, as python_aio_pika.py does.
 """
 
 import asyncio

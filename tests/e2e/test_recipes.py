@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,7 +20,7 @@ from deploy.local import node
 from service.app import App
 from service.sandbox import Sandbox, SandboxOptions
 from tests.support.broker import close_connections
-from tests.support.bus import Team
+from tests.support.bus import Team, name_of
 from tests.support.replica import KEY, environment, running
 from tests.support.servers import REPOSITORY, Servers
 
@@ -34,6 +35,7 @@ README_LINES = [
 FOLLOWERS = ("python_aio_pika.py", "python_pika.py", "javascript.mjs", "curl.sh")
 CALLERS = ("python_rpc.py", "python_rpc.py --direct", "javascript.mjs --rpc")
 ALL = (*FOLLOWERS, *CALLERS)
+TOPIC = b'{"type": "topic", "durable": true}'
 INPUT = '{"prompt": "a lighthouse at dawn", "num_frames": 49}'
 
 
@@ -71,7 +73,7 @@ class Stranger:
             **inherited,
             "DROVER_AMQP_URL": amqp_url,
             "DROVER_LOCAL_RABBIT_MANAGEMENT_URL": servers.management_url,
-            "RABBIT_VHOST": urlsplit(amqp_url).path[1:],  # a test has its own
+            "RABBIT_VHOST": vhost(amqp_url),  # a test has its own
         }
 
     async def start(self, *argv: str) -> Running:
@@ -113,9 +115,13 @@ def stranger(servers: Servers, amqp_url: str, tmp_path: Path) -> Stranger:
 @pytest_asyncio.fixture
 async def slow(amqp_url: str, database_url: str) -> AsyncIterator[Sandbox]:
     """A service at a hub whose generations take longer than any test."""
-    async with Sandbox(SandboxOptions(api_key=KEY, delay_s=600, render=False)) as hub:
-        async with running(environment(amqp_url, database_url, hub.url)):
-            yield hub
+    hub = Sandbox(SandboxOptions(api_key=KEY, delay_s=600, render=False))
+    async with hub, running(environment(amqp_url, database_url, hub.url)):
+        yield hub
+
+
+def vhost(amqp_url: str) -> str:
+    return urlsplit(amqp_url).path[1:]
 
 
 def names(lines: list[str]) -> list[str]:
@@ -131,9 +137,7 @@ def paid(hub: Sandbox) -> int:
 
 
 @pytest.mark.parametrize("line", README_LINES)
-async def test_each_line_of_the_readme_ends_with_a_video(
-    line: str, app: App, hub: Sandbox, stranger: Stranger
-) -> None:
+async def test_each_line_of_the_readme_ends_with_a_video(line: str, app: App, hub: Sandbox, stranger: Stranger) -> None:
     code, lines, err = await (await stranger.start("bash", "-c", line)).ended()
     assert (code, err) == (0, "")
     events = ["generation.accepted", "generation.submitted", "generation.succeeded"]
@@ -204,6 +208,63 @@ async def test_what_is_no_json_and_a_broker_without_a_service_end_with_1_and_a_s
     assert code == 1
     assert "drover" in err
     assert readable(err), err
+
+
+@pytest.mark.parametrize("recipe", ALL)
+async def test_a_request_that_no_queue_takes_is_told_and_not_taken_for_sent(
+    recipe: str, stranger: Stranger, servers: Servers, amqp_url: str
+) -> None:
+    async with Team(amqp_url):  # which declares `generation.events`
+        await servers.manage("PUT", f"/api/exchanges/{vhost(amqp_url)}/generation.commands", TOPIC)
+        code, _, err = await stranger.run(recipe, INPUT)
+    assert code == 1
+    assert "no queue took the message" in err
+    assert readable(err), err
+
+
+FRAMEWORKS: dict[str, tuple[object, dict[str, Any]]] = {
+    "Spring AMQP": ({"request_id": "r", "input": {"prompt": "x"}}, {"headers": {"__TypeId__": "com.acme.Request"}}),
+    "MassTransit, raw": (
+        {"request_id": "r", "input": {"prompt": "x"}},
+        {"message_id": "b3a0", "content_type": "application/json", "headers": {"MT-MessageType": "urn:message:Acme"}},
+    ),
+    "MassTransit": (
+        {"messageId": "b3a0", "messageType": ["urn:message:Acme"], "message": {"requestId": "r", "input": {}}},
+        {"message_id": "r", "content_type": "application/vnd.masstransit+json"},
+    ),
+    "NestJS": ({"pattern": "generation.request", "data": {"request_id": "r"}, "id": "b3a0"}, {}),
+    "Celery": (
+        [[], {"request_id": "r"}, {}],
+        {"headers": {"task": "t", "id": "r"}, "content_type": "application/json"},
+    ),
+}
+ANSWERS = {"Spring AMQP": "succeeded", "MassTransit, raw": "succeeded", "MassTransit": "rejected"}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+async def test_what_frameworks_send(framework: str, app: App, team: Team, servers: Servers, amqp_url: str) -> None:
+    body, properties = FRAMEWORKS[framework]
+    # Not with aio-pika, which makes up a message id where there is none.
+    message = {
+        "routing_key": "generation.request",
+        "payload": json.dumps(body),
+        "payload_encoding": "string",
+        "properties": {"delivery_mode": 2, **properties},
+    }
+    path = f"/api/exchanges/{vhost(amqp_url)}/generation.commands/publish"
+    assert json.loads(await servers.manage("POST", path, json.dumps(message).encode())) == {"routed": True}
+    if framework in ANSWERS:
+        assert name_of(await team.end_of("r")) == ANSWERS[framework]
+    else:
+        assert (await team.take("generation.dead")).headers["x-drover-reason"] == "invalid_message"
+
+
+async def test_the_program_in_the_main_readme_prints_the_events(app: App, stranger: Stranger) -> None:
+    program = (REPOSITORY / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    started = await stranger.start(sys.executable, "-c", program)
+    await started.printed(lambda line: line.startswith("drover.generation.succeeded.v1 ['http"))
+    started.process.kill()
+    await started.ended()
 
 
 async def test_ctrl_c_cancels_and_the_end_is_followed(slow: Sandbox, stranger: Stranger) -> None:
