@@ -13,10 +13,12 @@ import sys
 import uuid
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, DeliveryError
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError, PublishError
 
 AMQP_URL = os.environ.get("DROVER_AMQP_URL", "amqp://guest:guest@127.0.0.1/")
 CLIENT = {"connection_name": "my-team"}  # what operators see
+# A nack (the queue is full), a broken link, no answer; the last is how aio-pika 10 tells of a frozen broker.
+AGAIN = (AMQPError, ChannelInvalidStateError, OSError, TimeoutError, asyncio.CancelledError)
 TERMINAL = ("succeeded", "failed", "cancelled", "expired", "rejected")
 
 
@@ -62,11 +64,11 @@ async def publish(exchange: aio_pika.abc.AbstractExchange, key: str, body: dict,
         try:
             await exchange.publish(message, key, mandatory=True, timeout=10)
             break
-        except DeliveryError as error:
+        except PublishError as error:  # returned: `mandatory`
             sys.exit(f"no queue took the message ({error}): does drover run on this broker and virtual host?")
-        except (AMQPError, OSError, TimeoutError, asyncio.CancelledError) as error:
+        except AGAIN as error:
             task = asyncio.current_task()
-            if task is not None and task.cancelling():  # else aio-pika's own, of a broker that has frozen
+            if task is not None and task.cancelling():  # by us
                 raise
             if pause is None:
                 sys.exit(f"the broker does not confirm ({error!r}): run this again with the id {body['request_id']}")

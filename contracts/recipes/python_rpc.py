@@ -15,7 +15,7 @@ import sys
 import uuid
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, DeliveryError
+from aio_pika.exceptions import AMQPError, PublishError
 
 AMQP_URL = os.environ.get("DROVER_AMQP_URL", "amqp://guest:guest@127.0.0.1/")
 CLIENT = {"connection_name": "my-team"}  # what operators see
@@ -52,7 +52,7 @@ class Caller:
                 answered.set_exception(ConnectionError("the connection broke, and the answer with it"))
 
     async def call(self, request: dict) -> dict:
-        """The terminal event of the request. TimeoutError; DeliveryError when nobody takes requests."""
+        """The terminal event of the request. TimeoutError; PublishError when nobody takes requests."""
         call_id = str(uuid.uuid4())  # of this call; the request's own id stays the same when it is called again
         message = aio_pika.Message(
             json.dumps(request).encode(),
@@ -83,7 +83,7 @@ async def main() -> int:
         connection.close_callbacks.add(caller.on_close)
         try:
             end = await caller.call({"request_id": request_id, "input": json.loads(arguments[0])})
-        except DeliveryError as error:
+        except PublishError as error:
             sys.exit(f"no queue took the message ({error}): does drover run on this broker and virtual host?")
         except (AMQPError, OSError, TimeoutError) as error:
             sys.exit(f"no answer ({error!r}): call again with the id {request_id}")

@@ -124,6 +124,20 @@ def vhost(amqp_url: str) -> str:
     return urlsplit(amqp_url).path[1:]
 
 
+async def publish(
+    servers: Servers, amqp_url: str, exchange: str, key: str, body: object, properties: dict[str, Any]
+) -> None:
+    """One message exactly as it is given, by the management API."""
+    message = {
+        "routing_key": key,
+        "payload": json.dumps(body),
+        "payload_encoding": "string",
+        "properties": {"delivery_mode": 2, **properties},
+    }
+    path = f"/api/exchanges/{vhost(amqp_url)}/{exchange}/publish"
+    assert json.loads(await servers.manage("POST", path, json.dumps(message).encode())) == {"routed": True}
+
+
 def names(lines: list[str]) -> list[str]:
     return [line.split()[0] for line in lines if line.startswith("generation.")]
 
@@ -245,14 +259,7 @@ ANSWERS = {"Spring AMQP": "succeeded", "MassTransit, raw": "succeeded", "MassTra
 async def test_what_frameworks_send(framework: str, app: App, team: Team, servers: Servers, amqp_url: str) -> None:
     body, properties = FRAMEWORKS[framework]
     # Not with aio-pika, which makes up a message id where there is none.
-    message = {
-        "routing_key": "generation.request",
-        "payload": json.dumps(body),
-        "payload_encoding": "string",
-        "properties": {"delivery_mode": 2, **properties},
-    }
-    path = f"/api/exchanges/{vhost(amqp_url)}/generation.commands/publish"
-    assert json.loads(await servers.manage("POST", path, json.dumps(message).encode())) == {"routed": True}
+    await publish(servers, amqp_url, "generation.commands", "generation.request", body, properties)
     if framework in ANSWERS:
         assert name_of(await team.end_of("r")) == ANSWERS[framework]
     else:
@@ -277,6 +284,18 @@ async def test_ctrl_c_cancels_and_the_end_is_followed(slow: Sandbox, stranger: S
     assert slow.ledger()["generations"][0]["status"] == "cancelled"
 
 
+async def test_a_cancel_while_the_connection_is_broken_is_sent_until_it_is_confirmed(
+    slow: Sandbox, stranger: Stranger, servers: Servers, amqp_url: str
+) -> None:
+    recipe = await stranger.begin("python_aio_pika.py", INPUT)
+    await recipe.printed(lambda line: line.startswith("generation.submitted"))
+    await close_connections(servers, amqp_url, "my-team")
+    recipe.process.send_signal(signal.SIGINT)
+    code, lines, err = await recipe.ended()
+    assert (code, names(lines)[-1]) == (1, "generation.cancelled")
+    assert "cancelled: " in err
+
+
 async def test_curl_cancels_too(slow: Sandbox, stranger: Stranger, amqp_url: str) -> None:
     async with Team(amqp_url) as team:
         await team.send({"request_id": "mine", "input": {"prompt": "x"}})
@@ -298,6 +317,22 @@ async def test_killed_and_started_again_with_its_id_it_gets_every_event_and_pays
     assert code == 0
     assert names(lines)[-2:] == ["generation.submitted", "generation.succeeded"]
     assert paid(hub) == 1
+
+
+@pytest.mark.parametrize("recipe", ["python_aio_pika.py", "python_pika.py", "javascript.mjs"])
+async def test_repeats_and_events_of_others_are_not_taken(
+    recipe: str, slow: Sandbox, stranger: Stranger, servers: Servers, amqp_url: str
+) -> None:
+    async with Team(amqp_url) as team:
+        started = await stranger.begin(recipe, INPUT, "mine")
+        await team.wait_for(lambda heard: len(heard.of("mine")) == 2)
+        for event in team.of("mine"):
+            await publish(servers, amqp_url, "generation.events", f"generation.{name_of(event)}", event, {})
+        await team.send({"request_id": "of-another-team", "input": {"prompt": 5}})
+        await team.end_of("of-another-team")
+        await team.cancel({"request_id": "mine"})
+        _, lines, _ = await started.ended()
+    assert names(lines) == ["generation.accepted", "generation.submitted", "generation.cancelled"]
 
 
 @pytest.mark.parametrize("recipe", ["python_aio_pika.py", "python_pika.py", "javascript.mjs", "javascript.mjs --rpc"])
