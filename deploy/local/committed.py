@@ -15,7 +15,7 @@ REGISTRIES = re.compile(
     r"\b(?:pypi\.o[r]g|pythonhosted\.o[r]g|npmjs\.(?:o[r]g|c[o]m)|yarnpkg\.c[o]m|crates\.i[o]|golang\.o[r]g"
     r"|docker\.i[o]|ghcr\.i[o]|quay\.i[o]|deb\.debian\.o[r]g|archive\.ubuntu\.c[o]m)\b"
 )
-OUTSIDE_GIT = {".git", ".venv", ".local", ".hypothesis", "__pycache__", "dist", "build"}
+OUTSIDE_GIT = {".git", "node_modules", ".venv", ".local", ".hypothesis", "__pycache__", "dist", "build"}
 
 
 def committed_files() -> Iterator[Path]:

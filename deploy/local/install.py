@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.local import packages
+from deploy.local import node, packages
 from deploy.local.errors import StackError
 from deploy.local.lock import project
 
@@ -26,7 +26,9 @@ STAMP = VENV / "drover-installed.json"
 
 # The lock files of an installation, the narrowest first: a wider one serves where a narrower one is asked for.
 PROFILES = {"demo": ("demo", "build"), "dev": ("dev",), "bench": ("dev", "bench")}
+# Programs of the tests, and the Debian packages they come in.
 TOOLS = {"jq": "jq", "curl": "curl", "gawk": "gawk", "ffmpeg": "ffmpeg", "ffprobe": "ffmpeg"}
+TOOLS |= {"node": "nodejs", "npm": "npm"}
 
 
 def fingerprint(profile: str) -> str:
@@ -66,12 +68,16 @@ def install(profile: str) -> None:
 
 
 def install_tools() -> None:
-    """The programs that the acceptance tests run besides the project's own."""
+    """The programs that the tests run besides the project's own, and the npm packages that two of these need."""
     missing = sorted({package for program, package in TOOLS.items() if shutil.which(program) is None})
     if missing and packages.may_install():
         packages.install(missing)
     elif missing:
         print(f"missing, so some tests will fail: run `sudo apt-get install {' '.join(missing)}`", file=sys.stderr)
+    try:
+        node.install()
+    except (StackError, OSError) as error:
+        print(f"without the npm packages some tests will fail: {error}", file=sys.stderr)
 
 
 def _works(venv: Path) -> bool:
