@@ -12,7 +12,9 @@ from service.domain.errors import ErrorCode
 from service.domain.messages import DEFAULT_MODEL
 from service.domain.states import Fault
 from service.wire.builtin_models import BUILTIN_SCHEMAS
-from service.wire.model_schema import MAX_DETAILS, MAX_MESSAGE_CHARS, SEED_LIMIT, BrokenSchemaError, ModelSchema
+from service.wire.model_schema import BrokenSchemaError, ModelSchema
+from service.wire.schema_faults import MAX_DETAILS, MAX_MESSAGE_CHARS
+from service.wire.seeds import SEED_LIMIT
 from tests.unit.builders import paths
 
 LTX = ModelSchema.compile(DEFAULT_MODEL, BUILTIN_SCHEMAS[DEFAULT_MODEL])
@@ -161,7 +163,7 @@ def test_what_is_no_json_schema_is_told_as_such(schema: dict[str, Any]) -> None:
         ({"type": ["number", "null"]}, None, "x", "/input/p"),
         ({"const": 1}, 1, 2, "/input/p"),
         ({"type": "object", "required": ["deep"]}, {"deep": 1}, {}, "/input/p/deep"),
-        ({"type": "object", "additionalProperties": False}, {}, {"surplus": 1}, "/input/p"),
+        ({"type": "object", "additionalProperties": False}, {}, {"surplus": 1}, "/input/p/surplus"),
     ],
 )
 def test_any_shape_of_parameter_is_judged(property_: dict[str, Any], good: object, bad: object, path: str) -> None:
