@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from msgspec import Struct
 
 from service.domain.matching import Sighting
 
 
 class ModelDescription(Struct, frozen=True):
-    """A model as the hub describes it; `outputs` (`image`, `video`, ...) is empty where the hub does not say."""
+    """A model as the hub describes it; `outputs` (`image`, `video`, ...) is empty where the hub does not say.
+
+    `schema` is whatever the hub calls one (an object, or true), unjudged; None where there is none.
+    """
 
     model: str
     outputs: tuple[str, ...]
-    schema: Mapping[str, object] | None
+    schema: object
 
 
 class Sightings(Struct, frozen=True):

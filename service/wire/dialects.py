@@ -42,6 +42,8 @@ def _plain(schema: Mapping[str, Any], *, draft_4: bool) -> dict[str, Any]:
         for exclusive, limit in _EXCLUSIVE:
             if isinstance(out.get(exclusive), bool) and out.pop(exclusive) and limit in out:
                 out[exclusive] = out.pop(limit)
+    if out.get("additionalProperties") is False:
+        out.setdefault("properties", {})  # without it, jsonschema-rs does not say which names are too many
     return _with_null(out) if out.get("nullable") is True else out
 
 

@@ -20,6 +20,7 @@ import jsonschema_rs
 from service.domain.errors import ErrorCode, PermanentError
 from service.domain.states import Fault
 from service.wire.dialects import Extent, in_plain_words
+from service.wire.json import pointer
 from service.wire.schema_faults import MASK, details
 from service.wire.seeds import Rooms, is_plain, seed_rooms
 
@@ -33,6 +34,9 @@ UNJUDGED = (
     *("uri-reference", "iri", "iri-reference", "uri-template", "uuid", "json-pointer", "relative-json-pointer"),
     "regex",
 )
+
+
+MAX_REASON_CHARS = 500
 
 
 class BrokenSchemaError(PermanentError):
@@ -69,6 +73,8 @@ class ModelSchema:
                 mask=MASK,
                 pattern_options=PATTERNS,
             )
+        except jsonschema_rs.ValidationError as error:
+            raise _broken(model, f"{error.message} (at {pointer(error.instance_path) or 'its root'})") from None
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             raise _broken(model, str(error)) from error
         except RecursionError:
@@ -119,7 +125,7 @@ class ModelSchema:
 
 
 def _broken(model: str, reason: str) -> BrokenSchemaError:
-    return BrokenSchemaError(f"The hub's schema of the model {model!r} is not usable: {reason}")
+    return BrokenSchemaError(f"The hub's schema of the model {model!r} is not usable: {reason[:MAX_REASON_CHARS]}")
 
 
 def _is_uri(value: str) -> bool:

@@ -59,13 +59,13 @@ def _told(error: Error) -> Iterator[tuple[Sequence[object], str]]:
 def _sentence(error: Error) -> str:
     match error.kind:
         case Kind.Type(types=types):
-            return f"The value must be {_or(_article(name) for name in types)}."
+            return f"The value must be {_or(map(_article, sorted(types, key='null'.__eq__)))}."
         case Kind.Enum(options=options):
             return f"The value must be {_or(map(_json, options))}."
         case Kind.Constant(expected_value=value):
             return f"The value must be {_json(value)}."
         case Kind.Format(format="uri"):
-            return "The value must be an absolute URL, such as https://... or data:..."
+            return "The value must be an absolute URL (https:, data: or another scheme)."
         case Kind.Pattern(pattern=pattern):
             return f"The value must match the pattern {pattern}"
         case Kind.FalseSchema():
@@ -116,8 +116,8 @@ def _of_another_shape(fault: Error, path: Sequence[object]) -> bool:
 
 
 def _of_another_kind(fault: Error, path: Sequence[object]) -> bool:
-    """Whether an alternative is recognised by the value of a property, and this is not its value."""
-    return isinstance(fault.kind, Kind.Constant | Kind.Enum) and len(fault.instance_path) == len(path) + 1
+    """Whether an alternative is recognised by the one value of a property, and this is not its value."""
+    return len(_only_value(fault)) == 1 and len(fault.instance_path) == len(path) + 1
 
 
 def _common_tag(branches: Sequence[Sequence[Error]], path: Sequence[object]) -> tuple[Sequence[object], str] | None:
@@ -125,16 +125,14 @@ def _common_tag(branches: Sequence[Sequence[Error]], path: Sequence[object]) -> 
     names = {fault.instance_path[-1] for fault in tags}
     if len(names) != 1 or len(tags) != len(branches):
         return None
-    values = [value for fault in tags for value in _expected(fault)]
+    values = [value for fault in tags for value in _only_value(fault)]
     return [*path, names.pop()], f"The value must be {_or(map(_json, values))}."
 
 
-def _expected(fault: Error) -> Sequence[object]:
+def _only_value(fault: Error) -> Sequence[object]:
     match fault.kind:
-        case Kind.Constant(expected_value=value):
+        case Kind.Constant(expected_value=value) | Kind.Enum(options=[value]):
             return [value]
-        case Kind.Enum(options=options):
-            return options
     return []
 
 
