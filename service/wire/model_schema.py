@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,12 @@ from service.wire.seeds import Rooms, is_plain, seed_rooms
 
 MAX_SUBSCHEMAS = 10_000  # with every reference written out: a thousand times what a model needs
 MAX_WORK = 200_000  # subschemas times values: what is told of an input at once, within some 100 ms
-MAX_DEPTH = 8  # of an input whose schema is recursive: the faults found may double with each level
+MAX_DEPTH = 6  # of an input whose schema is recursive: the faults found may double with each level
+TOO_DEEP: dict[str, object] = {
+    "path": "/input",
+    "message": "Something in it does not fit; it is nested too deeply to say what.",
+}
+NOTHING = Extent({})
 PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=50_000)  # a few milliseconds, then it is undecided
 ABSOLUTE_URI = re.compile(r"\s*(?!https?:(?!//[^/?#\s]))[a-z][a-z0-9+.-]+:\S", re.IGNORECASE)
 UNJUDGED = (
@@ -51,7 +56,7 @@ class ModelSchema:
     validator: jsonschema_rs.Validator | None
     seeds: Rooms = ()
     seed_is_plain: bool = True
-    extent: Extent | None = None
+    extent: Extent = NOTHING
 
     @classmethod
     def compile(cls, model: str, schema: object) -> ModelSchema:
@@ -87,26 +92,21 @@ class ModelSchema:
         return bool(self.seeds)
 
     def fault(self, parameters: Mapping[str, object]) -> Fault | None:
-        """All that the schema finds wrong, each with its JSON pointer from the request's root; None when nothing."""
+        """All that the schema finds wrong, each with its JSON pointer from the request's root; None when nothing.
+
+        Of an input so large or deep that finding all could take too long: the first, or that there is something.
+        """
         if self.validator is None or self.validator.is_valid(parameters):
             return None
-        found = details(self._errors(self.validator, parameters))
+        values, depth = _measure(parameters)
+        if self.extent.recursive and depth > MAX_DEPTH:
+            found: tuple[dict[str, object], ...] = (TOO_DEEP,)
+        elif self.extent.subschemas * values > MAX_WORK:
+            found = details(_first(self.validator, parameters))
+        else:
+            found = details(self.validator.iter_errors(parameters))
         text = f"The input does not fit the schema of the model {self.model}."
         return Fault(ErrorCode.INVALID_INPUT, text, found) if found else None
-
-    def _errors(
-        self, validator: jsonschema_rs.Validator, parameters: Mapping[str, object]
-    ) -> list[jsonschema_rs.ValidationError]:
-        """All, or the first alone where all could take too long."""
-        values, depth = _measure(parameters)
-        extent = self.extent
-        if extent is None or (values * extent.subschemas <= MAX_WORK and not (extent.recursive and depth > MAX_DEPTH)):
-            return list(validator.iter_errors(parameters))
-        try:
-            validator.validate(parameters)
-        except jsonschema_rs.ValidationError as error:
-            return [error]
-        return []
 
     def choose_seed(self, parameters: Mapping[str, object], num_generations: int) -> int | None:
         """A seed for a request that gave none and asks for one output, where the model takes one; else None.
@@ -122,6 +122,15 @@ class ModelSchema:
         if not self.validator.is_valid(seeded) or not (self.seed_is_plain or _speaks_of_seed(self.validator, seeded)):
             return None
         return seed
+
+
+def _first(
+    validator: jsonschema_rs.Validator, parameters: Mapping[str, object]
+) -> Iterator[jsonschema_rs.ValidationError]:
+    try:
+        validator.validate(parameters)
+    except jsonschema_rs.ValidationError as error:
+        yield error
 
 
 def _broken(model: str, reason: str) -> BrokenSchemaError:

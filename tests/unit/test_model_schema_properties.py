@@ -1,11 +1,11 @@
-"""Whatever a hub calls a schema and a producer an input: judged or told to be unusable, soon, and as the standard has it."""
+"""Whatever a hub calls a schema and a producer an input: judged, or told to be unusable; soon, and by the standard."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # it has no stubs here
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,29 +77,29 @@ def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
     named = st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
     names = st.lists(st.sampled_from("abc"), unique=True, max_size=2)
     count = st.integers(0, 3)
-    return st.fixed_dictionaries(
-        {},
-        optional={
-            **{"type": TYPES | st.lists(TYPES, min_size=1, max_size=3, unique=True), "const": VALUES},
-            **{
-                "enum": st.lists(SMALL, min_size=1, max_size=4, unique_by=repr),
-                "pattern": st.sampled_from(["^a", "b$"]),
-            },
-            **{"minimum": st.integers(-3, 3), "exclusiveMaximum": st.integers(-3, 3), "multipleOf": st.integers(1, 3)},
-            **{
-                "minLength": count,
-                "maxLength": count,
-                "minItems": count,
-                "maxItems": count,
-                "uniqueItems": st.booleans(),
-            },
-            **{"properties": named, "additionalProperties": inner, "propertyNames": inner, "required": names},
-            **{"patternProperties": st.dictionaries(st.sampled_from(["^a", "b"]), inner, max_size=2)},
-            **{"items": inner, "contains": inner, "minProperties": count, "maxProperties": count, "not": inner},
-            **{"anyOf": some, "oneOf": some, "allOf": some, "if": inner, "then": inner, "else": inner},
-            **{"x-order": count, "default": VALUES, "title": st.just("t"), "$ref": st.just("#/definitions/a")},
-        },
-    )
+    few_names = st.dictionaries(st.sampled_from(["^a", "b"]), inner, max_size=2)
+    types = st.lists(TYPES, min_size=1, max_size=3, unique=True)
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), count),
+        **dict.fromkeys(("additionalProperties", "propertyNames", "items", "contains"), inner),
+        **dict.fromkeys(("not", "if", "then", "else"), inner),
+        **dict.fromkeys(("anyOf", "oneOf", "allOf"), some),
+        **dict.fromkeys(("minimum", "exclusiveMaximum"), st.integers(-3, 3)),
+        "properties": named,
+        "patternProperties": few_names,
+        "required": names,
+        "uniqueItems": st.booleans(),
+        "type": TYPES | types,
+        "const": VALUES,
+        "enum": st.lists(SMALL, min_size=1, max_size=4, unique_by=repr),
+        "multipleOf": st.integers(1, 3),
+        "pattern": st.sampled_from(["^a", "b$"]),
+        "x-order": count,
+        "default": VALUES,
+        "title": st.just("t"),
+        "$ref": st.just("#/definitions/a"),
+    }
+    return st.fixed_dictionaries({}, optional=optional)
 
 
 SUBSCHEMAS = st.recursive(st.booleans() | keywords(st.booleans()), keywords, max_leaves=8)
@@ -164,7 +164,7 @@ def test_a_pattern_that_backtracks_for_ever_is_given_up_soon(pattern: str) -> No
 
 @pytest.mark.parametrize("wrap", [lambda p: p, lambda p: {"anyOf": [p, {"type": "null"}]}, lambda p: {"allOf": [p]}])
 def test_what_a_pattern_could_not_decide_is_left_to_the_hub_and_other_faults_are_told(wrap: Any) -> None:
-    endless = wrap({"pattern": r"^(a+)+\1$"})
+    endless = wrap({"pattern": r"^((a|aa)(?=.))+$"})
     schema = ModelSchema.compile("m", {"properties": {"p": endless, "n": {"type": "integer"}}})
     assert schema.fault({"p": "a" * 40 + "!"}) is None
     fault = schema.fault({"p": "a" * 40 + "!", "n": "x"})
