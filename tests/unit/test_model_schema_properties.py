@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it has no stubs here
@@ -72,48 +73,49 @@ VALUES = st.recursive(
 TYPES = st.sampled_from(["null", "boolean", "integer", "number", "string", "array", "object"])
 
 
-def keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    some = st.lists(inner, min_size=1, max_size=3)
-    named = st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
-    names = st.lists(st.sampled_from("abc"), unique=True, max_size=2)
-    count = st.integers(0, 3)
-    few_names = st.dictionaries(st.sampled_from(["^a", "b"]), inner, max_size=2)
-    types = st.lists(TYPES, min_size=1, max_size=3, unique=True)
-    optional: dict[str, st.SearchStrategy[Any]] = {
-        **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), count),
-        **dict.fromkeys(("additionalProperties", "propertyNames", "items", "contains"), inner),
-        **dict.fromkeys(("not", "if", "then", "else"), inner),
-        **dict.fromkeys(("anyOf", "oneOf", "allOf"), some),
-        **dict.fromkeys(("minimum", "exclusiveMaximum"), st.integers(-3, 3)),
-        "properties": named,
-        "patternProperties": few_names,
-        "required": names,
-        "uniqueItems": st.booleans(),
-        "type": TYPES | types,
-        "const": VALUES,
-        "enum": st.lists(SMALL, min_size=1, max_size=4, unique_by=repr),
-        "multipleOf": st.integers(1, 3),
-        "pattern": st.sampled_from(["^a", "b$"]),
-        "x-order": count,
-        "default": VALUES,
-        "title": st.just("t"),
-        "$ref": st.just("#/definitions/a"),
-    }
-    return st.fixed_dictionaries({}, optional=optional)
+COUNT = st.integers(0, 3)
+NAME = st.sampled_from("abc")
+SIMPLE: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), COUNT),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), st.integers(-3, 3)),
+    "type": TYPES | st.lists(TYPES, min_size=1, max_size=3, unique=True),
+    "const": VALUES,
+    "enum": st.lists(SMALL, min_size=1, max_size=4, unique_by=repr),
+    "multipleOf": st.integers(1, 3),
+    "pattern": st.sampled_from(["^a", "b$"]),
+    "required": st.lists(NAME, unique=True, max_size=2),
+    "uniqueItems": st.booleans(),
+    "x-order": COUNT,
+    "default": VALUES,
+    "$ref": st.just("#/definitions/a"),
+}
+ONE = ("additionalProperties", "propertyNames", "items", "contains", "not", "if", "then", "else")
+LATER = {
+    "dependentRequired": st.dictionaries(NAME, st.lists(NAME, unique=True, max_size=2), max_size=2),
+    "unevaluatedProperties": st.booleans(),
+}
 
 
-SUBSCHEMAS = st.recursive(st.booleans() | keywords(st.booleans()), keywords, max_leaves=8)
-LATER = st.fixed_dictionaries(
-    {},
-    optional={
-        "dependentRequired": st.dictionaries(
-            st.sampled_from("abc"), st.lists(st.sampled_from("abc"), unique=True, max_size=2), max_size=2
-        ),
-        "dependentSchemas": st.dictionaries(st.sampled_from("abc"), SUBSCHEMAS, max_size=2),
-        "prefixItems": st.lists(SUBSCHEMAS, min_size=1, max_size=2),
-        "unevaluatedProperties": st.booleans(),
-    },
-)
+def some_of(keywords: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    pairs = [st.tuples(st.just(keyword), values) for keyword, values in keywords.items()]
+    return st.lists(st.one_of(pairs), max_size=4).map(dict)
+
+
+def around(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    few = st.lists(inner, min_size=1, max_size=2)
+    return some_of(
+        {
+            **SIMPLE,
+            **dict.fromkeys(ONE, inner),
+            **dict.fromkeys(("anyOf", "oneOf", "allOf"), few),
+            "properties": st.dictionaries(NAME, inner, max_size=2),
+            "patternProperties": st.dictionaries(st.sampled_from(["^a", "b"]), inner, max_size=2),
+        }
+    )
+
+
+SUBSCHEMAS = st.booleans() | some_of(SIMPLE)
+SCHEMAS = around(SUBSCHEMAS | around(SUBSCHEMAS))
 OBJECTS = st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3)
 DRAFTS = {
     "https://json-schema.org/draft/2020-12/schema": jsonschema.Draft202012Validator,
@@ -128,8 +130,8 @@ def without_loops(value: object) -> object:
     return [without_loops(item) for item in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=600, deadline=None)
-@given(st.sampled_from(list(DRAFTS)), keywords(SUBSCHEMAS), LATER, SUBSCHEMAS, OBJECTS)
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(list(DRAFTS)), SCHEMAS, some_of(LATER), around(SUBSCHEMAS), OBJECTS)
 def test_the_verdict_is_that_of_the_reference_implementation(
     draft: str, schema: dict[str, Any], later: dict[str, Any], definition: object, parameters: dict[str, Any]
 ) -> None:
@@ -163,7 +165,9 @@ def test_a_pattern_that_backtracks_for_ever_is_given_up_soon(pattern: str) -> No
 
 
 @pytest.mark.parametrize("wrap", [lambda p: p, lambda p: {"anyOf": [p, {"type": "null"}]}, lambda p: {"allOf": [p]}])
-def test_what_a_pattern_could_not_decide_is_left_to_the_hub_and_other_faults_are_told(wrap: Any) -> None:
+def test_what_a_pattern_could_not_decide_is_left_to_the_hub_and_other_faults_are_told(
+    wrap: Callable[[object], object],
+) -> None:
     endless = wrap({"pattern": r"^((a|aa)(?=.))+$"})
     schema = ModelSchema.compile("m", {"properties": {"p": endless, "n": {"type": "integer"}}})
     assert schema.fault({"p": "a" * 40 + "!"}) is None
@@ -210,11 +214,12 @@ def test_a_hundred_thousand_faults_are_not_all_written_down() -> None:
 
 
 @pytest.mark.parametrize("depth", [100, 300, 900, 5000])
-def test_a_schema_nested_deeply_is_judged_by_or_unusable(depth: int) -> None:
+def test_a_schema_nested_deeply_is_judged_by_up_to_some_depth_and_unusable_beyond(depth: int) -> None:
     schema: dict[str, Any] = {"type": "integer"}
     for _ in range(depth):
         schema = {"properties": {"x": schema}}
-    try:
+    if depth <= 100:
         assert ModelSchema.compile("m", schema).fault({"x": {}}) is None
-    except BrokenSchemaError as error:
-        assert "m" in str(error)
+    else:
+        with pytest.raises(BrokenSchemaError):
+            ModelSchema.compile("m", schema)
