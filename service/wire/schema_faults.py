@@ -155,7 +155,7 @@ def _alternative(branch: Sequence[Error]) -> str:
 
 
 def _or(words: Iterable[str]) -> str:
-    *rest, last = words
+    *rest, last = list(words) or ["nothing at all"]  # as an empty enum has it
     return f"{', '.join(rest)} or {last}" if rest else last
 
 

@@ -90,6 +90,7 @@ def test_a_seed_is_chosen_exactly_where_the_model_takes_an_integer_and_in_its_ra
         ({"anyOf": [{"type": "integer", "maximum": 9}, {"type": "null"}]}, 10, "is greater than the maximum of 9"),
         ({"type": ["integer", "null"]}, "s", "must be an integer or null."),
         ({"enum": [5, "auto", None]}, "s", 'must be 5, "auto" or null.'),
+        ({"enum": []}, "s", "must be nothing at all."),
         ({"const": "KSampler"}, "s", 'must be "KSampler".'),
         ({"oneOf": [{"enum": ["a", "b"]}, {"type": "object"}]}, "s", 'must be "a" or "b"; or must be an object.'),
         ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, 3, "fits more than one of the alternatives"),
