@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
 
 from service.domain.matching import Sighting
@@ -10,12 +12,12 @@ from service.domain.matching import Sighting
 class ModelDescription(Struct, frozen=True):
     """A model as the hub describes it; `outputs` (`image`, `video`, ...) is empty where the hub does not say.
 
-    `schema` is whatever the hub calls one (an object, or true), unjudged; None where there is none.
+    `schema` is a JSON Schema as the hub has it (an object, or true), not looked at; None where there is none.
     """
 
     model: str
     outputs: tuple[str, ...]
-    schema: object
+    schema: Mapping[str, object] | bool | None
 
 
 class Sightings(Struct, frozen=True):

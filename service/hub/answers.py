@@ -218,5 +218,5 @@ def read_model(document: object, model: str) -> ModelDescription | None:
     return ModelDescription(
         model,
         tuple(item for item in outputs if isinstance(item, str)) if isinstance(outputs, list) else (),
-        schema,
+        schema if isinstance(schema, Mapping | bool) else None,
     )
