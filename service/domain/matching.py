@@ -70,13 +70,15 @@ def matches(doubt: Doubt, sighting: Sighting) -> bool:
     if sighting.model != doubt.request.model:
         return False
     shown = sighting.parameters
-    if not all(name in shown and same_value(value, shown[name]) for name, value in doubt.parameters.items()):
+    # Null is as good as absent: so the hub shows the prompt of a model that takes none.
+    if not all(same_value(value, shown.get(name)) for name, value in doubt.parameters.items()):
         return False
     if doubt.marked:
         return True
     if sighting.enqueued_at is None or sighting.enqueued_at < doubt.attempted_at - CLOCK_SKEW:
         return False
-    return not (shown.keys() - doubt.parameters.keys() - HUB_FIELDS)
+    more = {name for name, value in shown.items() if value is not None}
+    return not (more - doubt.parameters.keys() - HUB_FIELDS)
 
 
 def concerning(doubts: Iterable[Doubt]) -> Callable[[Sighting], bool]:

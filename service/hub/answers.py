@@ -218,7 +218,7 @@ def read_model(document: object, model: str) -> ModelDescription | None:
     return ModelDescription(
         model,
         tuple(item for item in outputs if isinstance(item, str)) if isinstance(outputs, list) else (),
-        schema if isinstance(schema, Mapping) else None,
+        schema if isinstance(schema, Mapping | bool) else None,
     )
 
 

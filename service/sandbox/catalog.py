@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import jsonschema_rs
 
-from service.sandbox.commission import Commission, MediaType, ParametersError, commission
+from service.sandbox.commission import READERS, Commission, MediaType, ParametersError, Reader
+from service.sandbox.models import OFFERS
 from service.sandbox.schemas import MODEL_OBJECTS, Json
 
 _MEDIA: Final[dict[str, MediaType]] = {"/videos/generate": "video", "/images/generate": "image"}
@@ -15,15 +16,21 @@ _FAILURE_MARK: Final = "[fail]"
 
 
 class Model:
-    """One model. `media_type` is None for a model that makes neither images nor video."""
+    """One model. `media_type` is None for a model that makes neither images nor video.
 
-    def __init__(self, description: Json) -> None:
+    `rules` is what the model really takes, where its published schema does not say it in JSON Schema's own words.
+    """
+
+    def __init__(self, description: Json, read: Reader | None, rules: Json | None = None) -> None:
         schema = description["json_request_schema"]
         # The hub's reference calls the schema `request_schema`, its model pages `json_request_schema`.
         self.object: Json = {**description, "request_schema": schema}
         self.id: str = description["id"]
         self.media_type = _MEDIA.get(description["endpoint"])
-        self._validator = jsonschema_rs.validator_for(schema, validate_formats=True)
+        self._read = read
+        self._validator = jsonschema_rs.validator_for(
+            schema if rules is None else rules, validate_formats=True, offline=True
+        )
 
     def judge(self, parameters: Mapping[str, Any]) -> Commission:
         """What to render for these parameters, or ParametersError with everything that is wrong with them.
@@ -32,11 +39,11 @@ class Model:
         `[fail]` is the documented way to have a generation fail on demand.
         """
         errors = [_complaint(error) for error in self._validator.iter_errors(parameters)]
-        if errors:
-            raise ParametersError("; ".join(errors))
-        if _FAILURE_MARK in parameters["prompt"]:
+        if errors or self._read is None:
+            raise ParametersError("; ".join(errors) or "This model makes no files")
+        if _FAILURE_MARK in str(parameters.get("prompt", "")):
             raise ParametersError(f"The prompt asks for a failure: it contains {_FAILURE_MARK}")
-        return commission(self.id, parameters)
+        return self._read(parameters)
 
 
 def _complaint(error: jsonschema_rs.ValidationError) -> str:
@@ -47,8 +54,10 @@ def _complaint(error: jsonschema_rs.ValidationError) -> str:
 class Catalog:
     """All models by id."""
 
-    def __init__(self, descriptions: Iterable[Json] = MODEL_OBJECTS) -> None:
-        self._models = {description["id"]: Model(description) for description in descriptions}
+    def __init__(self) -> None:
+        first = (Model(description, READERS.get(description["id"])) for description in MODEL_OBJECTS)
+        others = (Model(offer.description, offer.read, offer.rules) for offer in OFFERS)
+        self._models = {model.id: model for model in (*first, *others)}
 
     def get(self, model_id: object) -> Model | None:
         """The model of that id, if there is one."""

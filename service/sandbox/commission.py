@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,12 +32,11 @@ class Commission:
     quality: str = "high"
 
 
-def commission(model: str, parameters: Mapping[str, Any]) -> Commission:
-    """Read parameters that have passed the model's schema; raise ParametersError for what the schema lets through."""
-    return _READERS[model](parameters)
+Reader = Callable[[Mapping[str, Any]], Commission]
+"""Reads parameters that have passed the model's schema; raises ParametersError for what the schema lets through."""
 
 
-def _seed(parameters: Mapping[str, Any]) -> int:
+def seed_of(parameters: Mapping[str, Any]) -> int:
     """The seed that was asked for, or a random one. A random one is not reported, as at the hub."""
     seed = parameters.get("seed")
     return secrets.randbits(31) if seed is None else int(seed)
@@ -56,7 +55,7 @@ def _ltx(parameters: Mapping[str, Any]) -> Commission:
         media_type="video",
         suffix="mp4",
         prompt=parameters["prompt"],
-        seed=_seed(parameters),
+        seed=seed_of(parameters),
         width=width,
         height=height,
         num_frames=int(parameters.get("num_frames", 121)),
@@ -73,7 +72,7 @@ def _still(parameters: Mapping[str, Any]) -> Commission:
         media_type="image",
         suffix=parameters.get("output_format", "png"),
         prompt=parameters["prompt"],
-        seed=_seed(parameters),
+        seed=seed_of(parameters),
         width=width,
         height=height,
     )
@@ -92,4 +91,5 @@ def _seedless(parameters: Mapping[str, Any]) -> Commission:
     )
 
 
-_READERS = {schemas.LTX: _ltx, schemas.STILL: _still, schemas.SEEDLESS: _seedless}
+READERS: dict[str, Reader] = {schemas.LTX: _ltx, schemas.STILL: _still, schemas.SEEDLESS: _seedless}
+"""Of the first models; those of `service.sandbox.models` bring their own."""

@@ -17,6 +17,7 @@ from service.workers.ports import Hub
 
 log = structlog.get_logger(__name__)
 GENERATED = frozenset({"image", "video"})
+UNJUDGED = "its inputs go to the hub unjudged, and without a seed of ours"
 MAX_MODELS = 1000  # a bound on what misspelt names can make us remember
 
 
@@ -111,8 +112,11 @@ def _judge(model: str, described: ModelDescription | None) -> ModelSchema | Faul
     if described.outputs and not GENERATED.intersection(described.outputs):
         return Fault(ErrorCode.UNKNOWN_MODEL, f"The model {model!r} makes neither images nor videos.")
     try:
-        return ModelSchema.compile(model, described.schema)
+        schema = ModelSchema.compile(model, described.schema)
+        reason = "the hub gives no schema, or one that says nothing"
     except BrokenSchemaError as error:
         # Not the requester's fault, and the hub judges parameters itself: better late than never.
-        log.warning("model.schema_broken", model=model, reason=str(error))
-        return ModelSchema.compile(model, None)
+        schema, reason = ModelSchema.compile(model, None), str(error)
+    if schema.validator is None:
+        log.warning("model.unjudged", model=model, reason=reason, effect=UNJUDGED)
+    return schema

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from service.sandbox import SandboxOptions
+from service.sandbox.models import OFFERS
 from tests.conformance.caller import CHAT, LTX, SEEDLESS, STILL, Caller, calling
 
 pytestmark = pytest.mark.asyncio
@@ -260,7 +261,7 @@ async def test_a_cancel_changes_nothing_about_an_ended_generation(swift: Caller)
 async def test_the_models_form_a_list_with_schema_pricing_and_capabilities(slow: Caller) -> None:
     listed = (await slow.call("GET", "/api/ai/models")).json
     assert listed["object"] == "list"
-    assert [model["id"] for model in listed["data"]] == [LTX, STILL, SEEDLESS, CHAT]
+    assert [model["id"] for model in listed["data"]] == [LTX, STILL, SEEDLESS, CHAT, *(offer.id for offer in OFFERS)]
     for model in listed["data"]:
         assert model["request_schema"] == model["json_request_schema"]
         assert set(model["capabilities"]) == {"input", "output"}

@@ -11,6 +11,7 @@ import pytest
 from service.app import App
 from service.domain.patience import Patience
 from service.sandbox import Faults, Sandbox, SandboxOptions
+from service.sandbox.models.edits import UPSCALER
 from service.sandbox.schemas import SEEDLESS
 from tests.support.bus import Team, name_of
 from tests.support.replica import KEY, Process, environment, running
@@ -58,11 +59,18 @@ async def test_what_the_hub_never_took_is_submitted_again_after_two_looks(
     assert len(hub.ledger()["generations"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        (SEEDLESS, {"prompt": "x", "image_url": "https://example.com/a.png"}),
+        (UPSCALER, {"image_url": "https://example.com/a.png"}),  # its prompt is shown as null
+    ],
+)
 async def test_identical_requests_without_a_mark_do_not_adopt_each_others(
-    amqp_url: str, database_url: str, hub: Sandbox
+    amqp_url: str, database_url: str, hub: Sandbox, model: str, parameters: dict[str, str]
 ) -> None:
     hub.faults = Faults(answers_lost=0.25)  # fewer than open the breaker, which is not the subject here
-    same = {"model": SEEDLESS, "input": {"prompt": "x", "image_url": "https://example.com/a.png"}}
+    same = {"model": model, "input": parameters}
     async with running(environment(amqp_url, database_url, hub.url, **QUICK)), Team(amqp_url) as team:
         await team.send_many([{"request_id": f"twin-{i}", **same} for i in range(6)])
         await team.wait_for(lambda heard: all(heard.ends(f"twin-{i}") for i in range(6)), 60)

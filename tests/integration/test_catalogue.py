@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from service.domain.errors import ErrorCode, HubUnavailableError
 from service.domain.messages import DEFAULT_MODEL
@@ -104,8 +106,10 @@ async def test_an_unknown_model_is_refused_and_asked_for_again_after_a_while(hub
         (b'{"id":"m","capabilities":{"input":["text"],"output":["image"]}}', True),
         (b'{"id":"m"}', True),
         (b'{"id":"m","json_request_schema":{"type":"no such type"}}', True),
+        (b'{"id":"m","json_request_schema":true}', True),
+        (b'{"id":"m","json_request_schema":[1]}', True),
     ],
-    ids=["chat", "image", "unsaid", "a broken schema"],
+    ids=["chat", "image", "unsaid", "a broken schema", "anything", "no schema at all"],
 )
 async def test_only_a_model_that_surely_makes_neither_image_nor_video_is_refused(model: bytes, usable: bool) -> None:
     async with raw_server(http("200 OK", model)) as server, catalogue_of(server.url) as catalogue:
@@ -115,6 +119,35 @@ async def test_only_a_model_that_surely_makes_neither_image_nor_video_is_refused
     else:
         assert isinstance(verdict, Fault)
         assert verdict.code is ErrorCode.UNKNOWN_MODEL
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ('{"properties":{"a":{"$ref":"%s/common.json#/a"}}}', "is not usable: .*common.json"),
+        ('{"$id":"%s/s.json","$ref":"other.json"}', "is not usable: .*other.json"),
+        ('{"$schema":"%s/our-own-dialect"}', "is not usable: .*our-own-dialect"),
+        ('"%s"', "gives no schema"),
+        ('{"type":"objekt"}', "is not usable: .*at /type"),
+        ("true", "gives no schema"),
+        ("{}", "gives no schema"),
+    ],
+)
+async def test_what_cannot_be_judged_passes_unjudged_and_seedless_and_the_operator_is_told(
+    schema: str, reason: str
+) -> None:
+    async with raw_server(http("200 OK", b"{}")) as elsewhere:
+        body = f'{{"id":"m","json_request_schema":{schema.replace("%s", elsewhere.url)}}}'
+        async with raw_server(http("200 OK", body.encode())) as server, catalogue_of(server.url) as catalogue:
+            with capture_logs() as lines:
+                verdict = await catalogue.look_up("m")
+        assert elsewhere.requests == []
+    assert isinstance(verdict, ModelSchema)
+    assert verdict.fault({"a": 1}) is None
+    assert verdict.choose_seed({}, 1) is None
+    [line] = [line for line in lines if line["event"] == "model.unjudged"]
+    assert (line["log_level"], line["model"]) == ("warning", "m")
+    assert re.search(reason, line["reason"])
 
 
 @pytest.mark.parametrize("name", [".", "..", "no/such/model", "../queue", "?x=1", "#"])

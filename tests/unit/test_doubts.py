@@ -74,10 +74,19 @@ def test_a_mark_of_ours_is_recognised_by_every_parameter_that_was_sent(sighting:
         (a_sighting(after_s=None), False),
         (a_sighting(resolution="square"), False),  # somebody asked for something else
         (a_sighting(error_message=None, progress=3), True),
+        (a_sighting(resolution=None), True),  # null is as good as absent
     ],
 )
 def test_without_a_mark_the_time_and_nothing_else_in_it_count_too(sighting: Sighting, matching: bool) -> None:
     assert matches(a_doubt(marked=False), sighting) is matching
+
+
+def test_a_model_without_a_prompt_is_recognised_although_the_hub_shows_one_that_is_null() -> None:
+    sent = {"image_url": "https://example.com/a.png", "mask_url": None}
+    doubt = Doubt(a_request(RequestState.IN_DOUBT), sent, marked=False, attempted_at=NOW, doubted_at=NOW)
+    shown = {"image_url": sent["image_url"], "prompt": None, "status": "queued"}
+    sighting = Sighting("g0", doubt.request.model, shown, NOW)
+    assert assign([doubt], filter(concerning([doubt]), [sighting]), ()) == {"r-1": ("g0",)}
 
 
 def test_each_generation_goes_to_one_request_the_oldest_attempt_first() -> None:

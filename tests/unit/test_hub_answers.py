@@ -187,6 +187,13 @@ def test_a_model_that_says_little_is_still_a_model(document: object, outputs: tu
     assert read_model(document, "m") == ModelDescription("m", outputs, None)
 
 
+@pytest.mark.parametrize("schema", [True, {"type": "object"}, {"type": "no such type"}])
+def test_what_the_hub_calls_a_schema_is_passed_on_unjudged(schema: object) -> None:
+    described = read_model({"id": "m", "json_request_schema": schema}, "m")
+    assert described is not None
+    assert described.schema == schema
+
+
 @pytest.mark.parametrize("document", [None, [], {}, {"id": 7}, {"error": {"message": "no"}}])
 def test_what_has_no_id_is_no_model(document: object) -> None:
     assert read_model(document, "m") is None

@@ -12,7 +12,9 @@ from service.domain.errors import ErrorCode
 from service.domain.messages import DEFAULT_MODEL
 from service.domain.states import Fault
 from service.wire.builtin_models import BUILTIN_SCHEMAS
-from service.wire.model_schema import MAX_DETAILS, MAX_MESSAGE_CHARS, SEED_LIMIT, BrokenSchemaError, ModelSchema
+from service.wire.model_schema import BrokenSchemaError, ModelSchema
+from service.wire.schema_faults import MAX_DETAILS, MAX_MESSAGE_CHARS
+from service.wire.seeds import SEED_LIMIT
 from tests.unit.builders import paths
 
 LTX = ModelSchema.compile(DEFAULT_MODEL, BUILTIN_SCHEMAS[DEFAULT_MODEL])
@@ -161,7 +163,7 @@ def test_what_is_no_json_schema_is_told_as_such(schema: dict[str, Any]) -> None:
         ({"type": ["number", "null"]}, None, "x", "/input/p"),
         ({"const": 1}, 1, 2, "/input/p"),
         ({"type": "object", "required": ["deep"]}, {"deep": 1}, {}, "/input/p/deep"),
-        ({"type": "object", "additionalProperties": False}, {}, {"surplus": 1}, "/input/p"),
+        ({"type": "object", "additionalProperties": False}, {}, {"surplus": 1}, "/input/p/surplus"),
     ],
 )
 def test_any_shape_of_parameter_is_judged(property_: dict[str, Any], good: object, bad: object, path: str) -> None:
@@ -224,10 +226,20 @@ def test_no_seed_is_chosen_for_several_outputs(count: int) -> None:
         ({"type": "number", "maximum": 3}, 0, 3),
         ({"type": "integer", "maximum": 2**64}, 0, SEED_LIMIT),
         ({}, 0, SEED_LIMIT),
+        ({"type": "integer", "nullable": True, "maximum": 5}, 0, 5),
+        ({"type": "integer", "minimum": 4, "exclusiveMinimum": True, "maximum": 6}, 5, 6),
+        ({"minimum": 0.5, "maximum": 2.5}, 1, 2),
+        ({"$ref": "#/$defs/seed"}, 3, 5),
+        ({"anyOf": [{"type": "null"}, {"$ref": "#/$defs/seed"}]}, 3, 5),
+        ({"allOf": [{"$ref": "#/$defs/seed"}, {"minimum": 4}]}, 4, 5),
+        ({"oneOf": [{"type": "integer", "maximum": 2}, {"type": "string"}]}, 0, 2),
+        ({"oneOf": [{"const": "random"}, {"enum": [1, 2]}]}, 1, 2),
+        ({"$ref": "#/$defs/loop", "maximum": 1}, 0, 1),
     ],
 )
 def test_a_chosen_seed_lies_within_the_range_of_the_schema(seed: dict[str, Any], low: int, high: int) -> None:
-    schema = with_properties({"seed": seed})
+    definitions = {"seed": {"type": "integer", "minimum": 3, "maximum": 5}, "loop": {"$ref": "#/properties/seed"}}
+    schema = with_properties({"seed": seed}, **{"$defs": definitions})
     assert schema.takes_seed
     chosen = seeds(schema)
     assert all(isinstance(value, int) and low <= value <= high for value in chosen)
@@ -244,18 +256,48 @@ def test_a_chosen_seed_lies_within_the_range_of_the_schema(seed: dict[str, Any],
         {"type": "integer", "minimum": 2**40},
         {"type": "integer", "minimum": 1e308},
         {"enum": ["random", "fixed"]},
+        {"const": None},
+        {"anyOf": [{"type": "null"}, {"type": "string"}]},
+        {"allOf": [{"type": "integer"}, {"maximum": -1}]},
+        {"not": {"type": "integer"}},
+        {"$ref": "#/properties/prompt"},
         True,
         False,
     ],
 )
 def test_no_seed_is_chosen_where_the_schema_has_no_room_for_one(seed: object) -> None:
-    schema = with_properties({"seed": seed})
+    schema = with_properties({"seed": seed, "prompt": {"type": "string"}})
     assert not schema.takes_seed
     assert seeds(schema, times=5) == {None}
 
 
 def test_no_seed_is_chosen_for_a_model_without_one() -> None:
     assert seeds(with_properties({"prompt": {"type": "string"}}), times=5) == {None}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/$defs/input"},
+        {"allOf": [{"$ref": "#/$defs/input"}, {"required": ["prompt"]}]},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#/$defs/input"},
+    ],
+)
+def test_a_seed_is_found_where_the_whole_input_is_described_elsewhere(schema: dict[str, Any]) -> None:
+    definitions = {"input": {"properties": {"prompt": {}, "seed": {"type": "integer", "maximum": 9}}}}
+    chosen = seeds(ModelSchema.compile("m", {**schema, "$defs": definitions}), PROMPT)
+    assert chosen <= set(range(10))
+    assert len(chosen) > 1
+
+
+def test_of_several_kinds_of_input_only_those_with_a_seed_get_one() -> None:
+    alternatives = [
+        {"required": ["prompt"], "properties": {"kind": {"const": "draft"}, "seed": {"type": "integer"}}},
+        {"required": ["prompt"], "properties": {"kind": {"const": "final"}}},
+    ]
+    schema = ModelSchema.compile("m", {"oneOf": alternatives})
+    assert None not in seeds(schema, {**PROMPT, "kind": "draft"})
+    assert seeds(schema, {**PROMPT, "kind": "final"}) == {None}
 
 
 def test_a_seed_that_the_rest_of_the_schema_refuses_is_not_added() -> None:
