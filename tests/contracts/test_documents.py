@@ -35,6 +35,14 @@ def test_long_prose_is_folded_and_read_as_it_was() -> None:
     assert yaml.safe_load(written) == {"description": prose}
 
 
+@pytest.mark.parametrize(
+    "odd", ["two  spaces  " * 12 + "x", "a tab\there", "an end ", "a\n line", "\u2028", "# and: - so on", "x" * 120]
+)
+def test_long_text_that_folding_would_change_is_read_as_it_was(odd: str) -> None:
+    for text in (f"{odd} {'word ' * 30}end", f"{'word ' * 30}{odd}", f"\n{'word ' * 30}{odd}\n"):
+        assert yaml.safe_load(dump([text, {"key": text}])) == [text, {"key": text}]
+
+
 @pytest.mark.parametrize(("value", "error"), [(float("nan"), ValueError), (float("inf"), ValueError), ({1}, TypeError)])
 def test_what_is_no_json_value_is_refused(value: object, error: type[Exception]) -> None:
     with pytest.raises(error):
