@@ -90,7 +90,7 @@ def read_place(text: str) -> Place | None:
         return None
     high = int(found[1])
     rows = tuple(int(row) for row in found[2].split(".")) if found[2] else ()
-    if high > LAST or any(row >= high for row in rows) or list(rows) != sorted(set(rows)):
+    if high > LAST or any(row > high for row in rows) or list(rows) != sorted(set(rows)):
         return None
     return Place(high, rows)
 

@@ -28,7 +28,7 @@ class ModelOffer(Struct, frozen=True):
     description: str | None
     outputs: tuple[str, ...]
     pricing: Mapping[str, object] | None
-    schema: Mapping[str, object] | None
+    schema: Mapping[str, object] | bool | None
 
 
 class Sightings(Struct, frozen=True):

@@ -6,21 +6,34 @@ from functools import cache
 
 from aiohttp import web
 
-from service.contracts import openapi
+from service.contracts import asyncapi, openapi
+from service.contracts.page import render_documentation
 from service.wire.json import dumps
+
+PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class Documents:
-    """The routes. Each is made when it is asked for first, and the same for ever."""
+    """The routes. Each document is made when it is asked for first, and then kept."""
 
     def routes(self) -> list[web.RouteDef]:
         """What the server is to answer."""
-        return [web.get("/openapi.json", self._openapi)]
+        return [web.get("/openapi.json", self._openapi), web.get("/docs", self._docs)]
 
     async def _openapi(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=_openapi(), content_type="application/json")
+
+    async def _docs(self, _: web.Request) -> web.StreamResponse:
+        return web.Response(text=_docs(), content_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 @cache
 def _openapi() -> bytes:
     return dumps(openapi.document())
+
+
+@cache
+def _docs() -> str:
+    return render_documentation(asyncapi.document(), openapi.document())

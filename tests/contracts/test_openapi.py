@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 from openapi_spec_validator import validate
@@ -52,3 +53,14 @@ async def test_no_call_breaks_it_or_is_answered_otherwise_than_its_document_says
     report = (await fuzzing.communicate())[0].decode()
     assert fuzzing.returncode == 0, report[-6000:]
     assert "Tested: 9" in report
+
+
+@pytest.mark.asyncio
+async def test_the_page_of_both_documents_is_served_and_may_run_nothing(url: str) -> None:
+    async with aiohttp.ClientSession(url) as session, session.get("/docs") as page:
+        text = await page.text()
+    assert (page.status, page.content_type) == (200, "text/html")
+    assert "generation.succeeded" in text
+    assert "/v1/generations/{request_id}" in text
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "script" not in page.headers["Content-Security-Policy"]

@@ -188,7 +188,7 @@ async def test_an_invalid_input_ends_with_1_and_says_what_is_wrong(
     assert names(lines) == ["generation.rejected"]
     assert readable(err), err
     assert err.startswith("invalid_input: ")
-    assert "  /input/num_frames: 1 is less than the minimum of 9" in err.splitlines()
+    assert "  /input/num_frames: The value is less than the minimum of 9." in err.splitlines()
     assert paid(hub) == 0
 
 

@@ -1,4 +1,4 @@
-"""The documents say what the code does: every setting, metric and log event is explained, every link leads somewhere."""
+"""The documents say what the code does: settings, metrics and log events are explained, links lead somewhere."""
 
 from __future__ import annotations
 
