@@ -55,7 +55,7 @@ async def test_submit_prints_events_as_json_lines_and_fails_with_1_when_the_gene
     assert [json.loads(line).get("type") for line in out.splitlines()][-1] == "drover.generation.failed.v1"
     assert refused == 1
     assert err.startswith("invalid_input: ")
-    assert "/input/num_frames: 1 is less than the minimum of 9" in err
+    assert "/input/num_frames: The value is less than the minimum of 9." in err
 
 
 async def test_submit_without_wait_prints_the_id_and_reads_parameters_from_a_file(
