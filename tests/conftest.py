@@ -34,8 +34,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return scheduler
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _logging() -> None:
+    """For each test: one before may have run a command, which silences the log."""
     configure_logging("json")
 
 

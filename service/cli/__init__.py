@@ -47,7 +47,8 @@ def run(arguments: list[str]) -> int:
     """Runs one command; its exit code. Every expected error is one clear sentence on stderr."""
     # What libraries have to say is in our own sentences; `serve` sets its own logging up.
     logging.getLogger().setLevel(logging.CRITICAL)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    silent = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    structlog.configure(wrapper_class=silent, cache_logger_on_first_use=False)
     if not arguments or arguments[0] in HELP:
         cli.resolved_commands()  # or the list of commands would not say what they do
     try:
