@@ -31,6 +31,7 @@ for command in (
     "submit:submit",
     "cancel:cancel",
     "dead:dead",
+    "doctor.command:doctor",
     "sandbox:sandbox",
     "operate:config",
     "contracts:contracts",
