@@ -135,7 +135,7 @@ async def _refusals(link: Link, there: frozenset[tuple[str, str]]) -> AsyncItera
 
 
 def _consuming(there: frozenset[tuple[str, str]]) -> Iterator[tuple[str, Ask]]:
-    no_number = {"x-priority": "none"}
+    no_number: dict[str, FieldValue] = {"x-priority": "none"}
     for queue in CONSUMED:
         if ("queue", queue) in there:
             yield (

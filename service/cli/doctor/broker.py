@@ -109,8 +109,8 @@ def _different(item: Declared, account: Account) -> Check:
             return fault(
                 name,
                 f"The {thing} is there with other arguments than drover's: {item.told}.",
-                f"Arguments cannot be changed: stop what publishes to it, let it run empty, delete the {item.kind}, and "
-                "run `drover topology`.",
+                f"Arguments cannot be changed: stop what publishes to it, let it run empty, delete the {item.kind}, "
+                "and run `drover topology`.",
             )
         case Found.REFUSED:
             return fault(

@@ -13,7 +13,7 @@ UNREACHED = {
     Reach.NO_ANSWER: ("database.connection", "Start Postgres, or mend host and port of DROVER_DATABASE_URL."),
     Reach.LOGIN_REFUSED: (
         "database.login",
-        "Mend user and password of DROVER_DATABASE_URL, or `alter role ... password ...`; pg_hba.conf may keep it out, too.",
+        "Mend user and password of DROVER_DATABASE_URL, or `alter role ... password ...`; see pg_hba.conf, too.",
     ),
     Reach.NO_DATABASE: (
         "database.connection",
