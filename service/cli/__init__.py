@@ -31,6 +31,8 @@ for command in (
     "submit:submit",
     "cancel:cancel",
     "dead:dead",
+    "status.command:status",
+    "watch:watch",
     "doctor.command:doctor",
     "sandbox:sandbox",
     "operate:config",
