@@ -215,7 +215,7 @@ def test_help_names_every_command(command: str, capsys: pytest.CaptureFixture[st
 def test_help_says_what_a_command_does_although_none_is_imported_before_it_is_called() -> None:
     python = [sys.executable, "-c"]
     told = subprocess.run([*python, "from service.cli import main; main()"], capture_output=True, text=True, check=True)
-    assert "Send one generation request" in " ".join(told.stdout.replace("│", " ").split())
+    assert "Send generation requests" in " ".join(told.stdout.replace("│", " ").split())
     imported = "import sys; from service.cli import run; run(['--version']); print('service.app' in sys.modules)"
     light = subprocess.run([*python, imported], capture_output=True, text=True, check=True)
     assert light.stdout.splitlines()[-1] == "False"
