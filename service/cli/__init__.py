@@ -47,7 +47,12 @@ for command in (
 
 def main() -> None:
     """Runs one command and ends the process with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_the_reader()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -72,10 +77,15 @@ def run(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _forget_the_reader()
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _forget_the_reader() -> None:
+    """Whoever read has enough: what is still to be written at the exit goes nowhere, without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parameters_of_the_model(arguments: list[str]) -> int:

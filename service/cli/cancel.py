@@ -15,6 +15,13 @@ from service.settings import load_settings
 def cancel(request_id: str, *, json: bool = False) -> int:
     """Ask for the end of a request over the bus. Its terminal event tells what came of it.
 
+    For example:
+
+        drover cancel 0198-...
+        drover cancel 0198-... && drover status 0198-...     # what is at the hub is ended there first
+
+    One that has not come yet is cancelled when it comes, within 24 hours.
+
     Parameters
     ----------
     request_id

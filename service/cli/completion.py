@@ -11,6 +11,8 @@ from service.cli import cli
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
     """Print the script that completes commands and options in a shell. The models' own parameters are not in it.
 
+    For example:
+
         drover completion bash > ~/.local/share/bash-completion/completions/drover
         drover completion zsh > ~/.zfunc/_drover        # a folder of $fpath, before compinit
         drover completion fish > ~/.config/fish/completions/drover.fish

@@ -66,8 +66,8 @@ class Wanted(Struct, frozen=True):
 
 def watch(
     *,
-    status: Annotated[tuple[RequestState, ...], Parameter(negative=())] = (),
-    source: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    status: Annotated[tuple[RequestState, ...], Parameter(negative=(), show_default=False)] = (),
+    source: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     interval: float = 1.0,
     json: bool = False,
 ) -> int:

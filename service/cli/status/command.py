@@ -19,6 +19,8 @@ from service.settings import Settings, load_settings
 def status(*request_ids: str, json: bool = False) -> int:
     """Say in plain words where requests are; without an id, how all of them are together.
 
+    For example:
+
         drover status 0198-...           # who holds it, what it waits for, its outputs and events
         drover status                    # how many wait, the oldest of them, who leads, what is to be published
         drover status --json | jq .counts
