@@ -77,7 +77,10 @@ async def test_options_come_from_the_schema_that_the_hub_has_for_the_model(
 async def test_a_model_that_the_hub_does_not_have_is_told_before_anything_is_sent(
     hub: Sandbox, variables: dict[str, str]
 ) -> None:
-    for model, says in (("no-such-model", "The hub has no model"), ("llama-3-3-70b-instruct", "neither images nor")):
+    for model, says in (
+        ("ltx-2-3-text-to-video", "The hub has no model 'ltx-2-3-text-to-video'. Did you mean ltx-2-3-quality-text-to"),
+        ("llama-3-3-70b-instruct", "neither images nor videos"),
+    ):
         code, lines, err = await submit(variables, "--model", model, "--prompt", "x")
         assert (code, lines, one_sentence(err), says in err) == (2, [], True, True), err
 

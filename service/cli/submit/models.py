@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,7 @@ def look_up(model: str) -> KnownModel:
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
                 described = await hub.model(model)
+                meant = await _similar(hub, model) if described is None else ""
         except TimeoutError:
             return _stand_in(model, f"the hub did not answer within {ASK_TIMEOUT_S:g} s")
         except (HubUnavailableError, HubRefusedKeyError) as error:
@@ -57,12 +59,18 @@ def look_up(model: str) -> KnownModel:
         finally:
             await hub.close()
         if described is None:
-            raise ConfigurationError(f"The hub has no model {model!r}.")
+            raise ConfigurationError(f"The hub has no model {model!r}.{meant}")
         if described.outputs and not GENERATED.intersection(described.outputs):
             raise ConfigurationError(f"The model {model!r} makes neither images nor videos.")
         return KnownModel(model, described.schema, "the hub", "" if described.schema else "the hub tells none")
 
     return asyncio.run(ask())
+
+
+async def _similar(hub: HubClient, model: str) -> str:
+    names = [offer.model for offer in await hub.models() if not offer.outputs or GENERATED.intersection(offer.outputs)]
+    close = difflib.get_close_matches(model, names, 3, 0.4)
+    return f" Did you mean {' or '.join(close)}?" if close else f" It has {', '.join(names[:10])}."
 
 
 def _stand_in(model: str, reason: str) -> KnownModel:
