@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -233,7 +234,9 @@ async def test_other_shells_have_their_script(shell: str) -> None:
 
 
 async def test_a_reader_that_has_enough_is_no_error() -> None:
-    for command in ("completion bash", "--version"):  # more than a buffer holds, and less
+    nowhere = {"DROVER_AMQP_URL": "amqp://127.0.0.1:1/", "DROVER_DATABASE_URL": "postgresql://127.0.0.1:1/x"}
+    buffered = {**os.environ, **nowhere, "PYTHONUNBUFFERED": ""}
+    for command in ("completion bash", "doctor --json"):  # more than a buffer holds, and less
         typed = f"{sys.executable} -m service {command} | true"
-        process = await asyncio.create_subprocess_shell(typed, stdout=-1, stderr=-1)
+        process = await asyncio.create_subprocess_shell(typed, stdout=-1, stderr=-1, env=buffered)
         assert (await process.communicate())[1] == b""
