@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib.metadata import version
+from itertools import pairwise
 
 import structlog
 from cyclopts import App as Cli
 from cyclopts import CycloptsError
 
 from service.domain.errors import ConfigurationError, DroverError
+from service.domain.messages import DEFAULT_MODEL
 
 HELP = ("--help", "-h")
 cli = Cli(
@@ -28,19 +31,28 @@ for command in (
     "serve:serve",
     "operate:migrate",
     "operate:topology",
-    "submit:submit",
+    "submit.command:submit",
     "cancel:cancel",
     "dead:dead",
+    "status.command:status",
+    "watch:watch",
+    "doctor.command:doctor",
     "sandbox:sandbox",
     "operate:config",
     "contracts:contracts",
+    "completion:completion",
 ):
     cli.command(f"service.cli.{command}", name=command.partition(":")[2])
 
 
 def main() -> None:
     """Runs one command and ends the process with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_the_reader()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -53,6 +65,8 @@ def run(arguments: list[str]) -> int:
         cli.resolved_commands()  # or the list of commands would not say what they do
     try:
         result = cli(arguments)
+        if arguments[:1] == ["submit"] and not {*HELP}.isdisjoint(arguments):
+            result = _parameters_of_the_model(arguments)
     except CycloptsError as error:
         print(f"drover: {error}", file=sys.stderr)  # noqa: T201 - the command line prints
         return 2
@@ -64,4 +78,21 @@ def run(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        _forget_the_reader()
+        return 1
     return result if isinstance(result, int) else 0
+
+
+def _forget_the_reader() -> None:
+    """Whoever read has enough: what is still to be written at the exit goes nowhere, without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parameters_of_the_model(arguments: list[str]) -> int:
+    """`drover submit --model X --help` also says what X takes: options that cyclopts cannot know of."""
+    named = [following for option, following in pairwise(arguments) if option == "--model"]
+    named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--model=")]
+    from service.cli.submit.command import print_options  # noqa: PLC0415 - as slow to import as the command itself
+
+    return print_options(named[0] if named else DEFAULT_MODEL)

@@ -7,14 +7,20 @@ import sys
 
 import orjson
 
-from service.domain.errors import ConfigurationError
+from service.cli.ids import valid_id
 from service.rabbit.producer import Producer
 from service.settings import load_settings
-from service.wire.envelope import REQUEST_ID
 
 
 def cancel(request_id: str, *, json: bool = False) -> int:
     """Ask for the end of a request over the bus. Its terminal event tells what came of it.
+
+    For example:
+
+        drover cancel 0198-...
+        drover cancel 0198-... && drover status 0198-...     # what is at the hub is ended there first
+
+    One that has not come yet is cancelled when it comes, within 24 hours.
 
     Parameters
     ----------
@@ -24,8 +30,7 @@ def cancel(request_id: str, *, json: bool = False) -> int:
         Print the id as JSON.
     """
     settings = load_settings(hub=False)
-    if not REQUEST_ID.fullmatch(request_id):
-        raise ConfigurationError("REQUEST_ID must be 1 to 128 characters out of A-Z a-z 0-9 . _ : -")
+    valid_id(request_id)
 
     async def send() -> None:
         async with Producer(settings.amqp_url.get_secret_value()) as producer:

@@ -27,6 +27,11 @@ Flag = Annotated[bool, Parameter(negative=())]
 def list_letters(*, limit: int = 50, reason: str | None = None, json: Flag = False) -> int:
     """List the messages in quarantine, oldest first, without their bodies. They stay where they are.
 
+    For example:
+
+        drover dead list --reason delivery_limit
+        drover dead list --json | jq -r '.messages[].id'
+
     Parameters
     ----------
     limit
@@ -56,6 +61,11 @@ def list_letters(*, limit: int = 50, reason: str | None = None, json: Flag = Fal
 @dead.command
 def show(letter_id: str, /, *, json: Flag = False) -> int:
     """Show everything about one message in quarantine, its body included. It stays where it is.
+
+    For example:
+
+        drover dead show 0123456789ab
+        drover dead show 0123456789ab --json | jq -r .body
 
     Parameters
     ----------
@@ -92,6 +102,9 @@ def replay(
     Each is published and confirmed before it is taken out, so that none is lost; one that is doubled by a crash in
     between is the same request to drover, and is not paid for twice. What is still wrong with it comes back.
 
+        drover dead replay 0123456789ab
+        drover dead replay --reason delivery_limit --dry-run
+
     Parameters
     ----------
     letter_ids
@@ -121,6 +134,11 @@ def replay(
 @dead.command
 def purge(*letter_ids: str, reason: str | None = None, all_: All = False, yes: Flag = False, json: Flag = False) -> int:
     """Throw messages in quarantine away, for ever.
+
+    For example:
+
+        drover dead purge 0123456789ab
+        drover dead purge --reason invalid_message --yes
 
     Parameters
     ----------

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from service.cli.printable import printable
 from service.rabbit.dead_letters import DeadLetter, message_of, readable
 from service.wire.envelope import read_document, read_request_id
 
@@ -83,15 +84,15 @@ def print_details(details: Row) -> None:
     for name, value in details.items():
         if name in ("properties", "headers") and isinstance(value, dict):
             for key, item in value.items():
-                sys.stdout.write(f"{name}.{_printable(key)}: {_printable(_text(item))}\n")
+                sys.stdout.write(f"{name}.{printable(key)}: {printable(_text(item))}\n")
         elif name == "body":
-            sys.stdout.write(f"body:\n{_printable(str(value), keep=chr(10) + chr(9))}\n")
+            sys.stdout.write(f"body:\n{printable(str(value), keep=chr(10) + chr(9))}\n")
         else:
-            sys.stdout.write(f"{name}: {_printable(_text(value))}\n")
+            sys.stdout.write(f"{name}: {printable(_text(value))}\n")
 
 
 def _cell(row: Row, name: str) -> str:
-    return _age(row["age_s"]) if name == "age" else _printable(_text(row[name]))
+    return _age(row["age_s"]) if name == "age" else printable(_text(row[name]))
 
 
 def _text(value: object) -> str:
@@ -107,11 +108,6 @@ def _age(seconds: object) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _printable(text: str, keep: str = "") -> str:
-    """Texts of others must not reach a terminal as commands."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def _plain(value: object) -> object:

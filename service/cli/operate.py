@@ -20,6 +20,13 @@ WIDE = 200  # columns, where there is no terminal to fit
 def migrate(*, json: bool = False) -> int:
     """Bring the database up to this version's schema. Safe to run at any time, and by several at once.
 
+    For example:
+
+        drover migrate
+        DROVER_DATABASE_URL=postgresql://owner:...@postgres/drover drover migrate    # as the tables' owner
+
+    `drover serve` does it at its start, unless DROVER_MIGRATE_ON_START is false; `drover doctor` says what is missing.
+
     Parameters
     ----------
     json
@@ -45,6 +52,13 @@ def migrate(*, json: bool = False) -> int:
 
 def topology(*, json: bool = False) -> int:
     """Declare the exchanges, queues and bindings on the broker. Safe to repeat.
+
+    For example:
+
+        drover topology
+        drover topology --json | jq .queues
+
+    `drover serve` does it at its start. What is there with other arguments is told, and left as it is.
 
     Parameters
     ----------
@@ -74,6 +88,13 @@ def topology(*, json: bool = False) -> int:
 
 def config(*, json: bool = False) -> int:
     """List every setting with its variable, its meaning and its default; and name what is missing or misspelt.
+
+    For example:
+
+        drover config
+        drover config --json | jq -r '.[].variable'
+
+    Exit code 2 when a setting is missing or wrong. `drover doctor` also tries them.
 
     Parameters
     ----------

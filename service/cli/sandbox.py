@@ -27,6 +27,12 @@ def sandbox(
 ) -> int:
     """Run a stand-in of the Oxen hub: every endpoint drover uses, the event stream, and real MP4s.
 
+    For example:
+
+        drover sandbox
+        drover sandbox --delay 30 --jitter 10 --no-render --seed 1
+        curl -X PUT localhost:8100/sandbox/faults -d '{"answers_lost": 0.1}'
+
     Faults are switched while it runs, with `PUT /sandbox/faults`; `GET /sandbox/faults/schema` explains each, and
     `service/sandbox/control.py` what else a test can do to it.
 

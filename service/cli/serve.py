@@ -23,6 +23,9 @@ def serve() -> int:
 
     Reads its settings from the environment (see `drover config`). Starts its HTTP server, opens the database
     (waiting for it if it is away), applies migrations, declares the topology, and consumes `generation.requests`.
+
+        OXEN_API_KEY=... drover serve
+        OXEN_API_KEY=sandbox-key OXEN_BASE_URL=http://127.0.0.1:8100 drover serve    # on `drover sandbox`
     """
     settings = load_settings()
     configure_logging(settings.log_format)

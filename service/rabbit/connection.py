@@ -122,6 +122,12 @@ class Link:
         self._underlay = underlay
         return underlay
 
+    @property
+    def server_version(self) -> str:
+        """What the broker calls its version; empty before the first channel, or when it does not say."""
+        told = None if self._underlay is None else self._underlay.connection.server_properties.get("version")
+        return told if isinstance(told, str) else ""
+
     async def lost_or(self, event: asyncio.Event) -> None:
         """Waits until the connection is lost or `event` is set."""
         waiting = [asyncio.ensure_future(self.lost.wait()), asyncio.ensure_future(event.wait())]

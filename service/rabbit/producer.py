@@ -107,8 +107,13 @@ class Producer:
                 continue
             seen.add(event["id"])
             yield event
-            if not event["type"].endswith((".accepted.v1", ".submitted.v1", ".output.v1")):
+            if is_terminal(event):
                 return
+
+    async def heard(self) -> AsyncIterator[dict[str, Any]]:
+        """Every event, whoever's, as it comes; one may come twice. BrokerUnavailableError."""
+        while True:
+            yield await self._next()
 
     async def _next(self) -> dict[str, Any]:
         assert self._link is not None  # noqa: S101 - `listen` has made it
@@ -123,3 +128,8 @@ class Producer:
 
     async def _on_event(self, delivered: DeliveredMessage) -> None:
         self._heard.put_nowait(orjson.loads(delivered.body))
+
+
+def is_terminal(event: Mapping[str, Any]) -> bool:
+    """Whether the request has ended with this event."""
+    return not str(event["type"]).endswith((".accepted.v1", ".submitted.v1", ".output.v1"))

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Final
 
 from aiohttp import web
@@ -54,9 +55,12 @@ class Endpoints:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         try:
-            return await self._dispatch(request)
+            response = await self._dispatch(request)
         except RequestRefusedError as refusal:
-            return refusal.response
+            response = refusal.response
+        if (offset_s := self._hub.faults.clock_offset_s) and not response.prepared:
+            response.headers["Date"] = formatdate(time.time() + offset_s, usegmt=True)
+        return response
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         path, method = request.path, request.method

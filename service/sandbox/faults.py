@@ -96,6 +96,12 @@ class Faults:
     models_status: ErrorStatus | None = None
     """Each GET of the models, or of one, is answered with this status."""
 
+    # -- the hub's clock
+
+    clock_offset_s: Annotated[float, Field(ge=-1e6, le=1e6)] = 0.0
+    """The `Date` of each answer is so many seconds ahead (below 0: behind), the stream's excepted. The times of
+    generations stay right."""
+
     # -- how errors look
 
     html_bodies: bool = False

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import aiohttp
@@ -276,6 +277,15 @@ assert foreign == [], foreign
 """
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("offset_s", [300.0, -300.0])
+async def test_the_hubs_clock_can_be_off_in_every_answer(swift: Caller, offset_s: float) -> None:
+    swift.sandbox.faults = Faults(clock_offset_s=offset_s)
+    for path in ("/api/ai/models", "/api/ai/models/no-such-model", "/api/ai/queue"):
+        async with swift.session.get(swift.sandbox.url + path, headers=swift.key) as response:
+            told = parsedate_to_datetime(response.headers["Date"]).timestamp()
+        assert abs(told - time.time() - offset_s) < 5, path
 
 
 @pytest.mark.parametrize("field", ["delay_s", "jitter_s", "url_ttl_s", "keep_alive_s", "render_workers"])

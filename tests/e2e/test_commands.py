@@ -49,7 +49,7 @@ async def test_submit_prints_events_as_json_lines_and_fails_with_1_when_the_gene
     async with running(environment(amqp_url, database_url, hub.url)):
         code, out, _ = await drover("submit", "--prompt", "[fail]", "--wait", "--json", DROVER_AMQP_URL=amqp_url)
         refused, _, err = await drover(
-            "submit", "--prompt", "x", "-p", "num_frames=1", "--wait", DROVER_AMQP_URL=amqp_url
+            "submit", "--prompt", "x", "-p", "num_frames=1", "--no-check", "--wait", DROVER_AMQP_URL=amqp_url
         )
     assert code == 1
     assert [json.loads(line).get("type") for line in out.splitlines()][-1] == "drover.generation.failed.v1"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import pty
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -23,8 +20,9 @@ from service.rabbit.quarantine import Choice, Quarantine
 from service.rabbit.topology import DEAD, REQUESTS, declare
 from service.sandbox import Sandbox, SandboxOptions
 from tests.support.bus import Team, name_of
-from tests.support.command import drover, one_sentence, start
+from tests.support.command import drover, one_sentence
 from tests.support.replica import KEY, environment, running
+from tests.support.terminal import at_a_terminal as terminal
 
 pytestmark = pytest.mark.asyncio
 SECRET = "the prompt of somebody"
@@ -63,28 +61,8 @@ async def listed(url: str) -> list[dict[str, Any]]:
 
 
 async def at_a_terminal(url: str, *arguments: str, typed: str = "") -> tuple[int | None, str]:
-    """`drover dead ...` with a terminal for all of its streams; exit code, what is on the screen."""
-    master, slave = pty.openpty()
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-    variables = {"DROVER_AMQP_URL": url, "TERM": "xterm"}
-    process = await start("dead", *arguments, variables=variables, **streams)
-    os.close(slave)
-    os.write(master, typed.encode())
-    screen = await asyncio.to_thread(_read_all, master)
-    code = await asyncio.wait_for(process.wait(), 30)
-    os.close(master)
-    return code, screen
-
-
-def _read_all(descriptor: int) -> str:
-    """Until the last one who writes has gone, which a terminal tells by an error."""
-    read = b""
-    try:
-        while more := os.read(descriptor, 65536):
-            read += more
-    except OSError:
-        pass
-    return read.decode()
+    """`drover dead ...` at a terminal."""
+    return await terminal("dead", *arguments, typed=typed, DROVER_AMQP_URL=url)
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------

@@ -136,6 +136,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "content_of": ["r1"],
     "early_cancel": ["r1"],
     "events_of": ["r1"],
+    "overview": ["default", 1000],
 }
 INDEXES = {
     "claim": {"requests_due", "requests_pkey"},
@@ -175,13 +176,14 @@ INDEXES = {
     "content_of": {"requests_pkey"},
     "early_cancel": {"early_cancels_pkey"},
     "events_of": {"outbox_sequence", "outbox_answers_of", "unpublished_pkey"},
+    "overview": {"unpublished_pkey", "outbox_pkey", "requests_listed"},
 }
 
 
 # With these, the server's own settings lead to a sequential scan now and then; it is what SESSION is for.
 UNSTEADY = {"load_requests", "load_owners", "matched_orphans", "pending", "matched_cancels", "forget_cancels"} | {
     *("mark_published", "mark_failed", "outbox_backlog"),  # there is little to be marked, at rest
-    *("find_requests", "page_requests"),
+    *("find_requests", "page_requests", "overview"),
     *(n for n in INDEXES if n.startswith("delete_")),
 }
 

@@ -60,6 +60,11 @@ def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
         ["config", "--json", "surplus"],
         ["cancel"],
         ["cancel", "not an id"],
+        ["status", "not an id"],
+        ["watch", "--interval", "0"],
+        ["watch", "--status", "unheard-of"],
+        ["doctor", "surplus"],
+        ["completion", "unheard-of"],
         ["dead", "frobnicate"],
         ["dead", "list", "--limit", "0"],
         ["dead", "list", "surplus"],
@@ -188,6 +193,9 @@ def test_without_a_database_migrate_fails_with_one_sentence_and_no_password(
     told = one_sentence(capsys)
     assert "Postgres" in told
     assert CANARY not in told
+    for command in ("status", "watch"):
+        assert run([command]) == 1
+        assert "Postgres" in one_sentence(capsys)
 
 
 # -- help -------------------------------------------------------------------------------------------------------------
@@ -206,16 +214,48 @@ def test_the_sandboxs_help_says_where_its_faults_are_explained(capsys: pytest.Ca
     assert "GET /sandbox/faults/schema" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "topology", "submit", "cancel", "dead", "sandbox", "config"])
+COMMANDS = [
+    *(
+        "serve",
+        "migrate",
+        "topology",
+        "submit",
+        "status",
+        "watch",
+        "cancel",
+        "doctor",
+        "sandbox",
+        "config",
+        "completion",
+    ),
+    *("dead list", "dead show", "dead replay", "dead purge"),
+]
+PRINT_DATA = [command for command in COMMANDS if command not in ("serve", "sandbox", "completion")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_names_every_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run(["--help"])
-    assert re.search(rf"\b{command}\b", capsys.readouterr().out)
+    run(["--help"] if " " not in command else ["dead", "--help"])
+    assert re.search(rf"\b{command.rsplit(maxsplit=1)[-1]}\b", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_by_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(rf"^ .*drover {command}", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", PRINT_DATA)
+def test_every_command_that_prints_data_speaks_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run([*command.split(), "--help"])
+    assert "--json" in capsys.readouterr().out
 
 
 def test_help_says_what_a_command_does_although_none_is_imported_before_it_is_called() -> None:
     python = [sys.executable, "-c"]
     told = subprocess.run([*python, "from service.cli import main; main()"], capture_output=True, text=True, check=True)
-    assert "Send one generation request" in " ".join(told.stdout.replace("│", " ").split())
+    assert "Send generation requests" in " ".join(told.stdout.replace("│", " ").split())
     imported = "import sys; from service.cli import run; run(['--version']); print('service.app' in sys.modules)"
     light = subprocess.run([*python, imported], capture_output=True, text=True, check=True)
     assert light.stdout.splitlines()[-1] == "False"

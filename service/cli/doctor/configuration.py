@@ -1,0 +1,91 @@
+"""Verdicts about the settings, before anything is connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from service.cli.doctor.check import Check, fault, ok, warning
+from service.domain.errors import ConfigurationError
+from service.settings import KEY_FILE, Settings, load_settings, unknown_variables
+
+
+def judge_settings(environment: Mapping[str, str]) -> tuple[list[Check], Settings | None, bool]:
+    """The verdicts; the settings, None when even those that need no key are wrong; whether the hub's can be used."""
+    checks, settings, with_key = list[Check](), None, True
+    try:
+        settings = load_settings(environment)
+    except ConfigurationError as error:
+        with_key = False
+        checks += [fault("settings", line, _remedy(line)) for line in str(error).splitlines()]
+        settings = _without_key(environment)
+    if with_key:
+        checks.append(ok("settings", "Every setting can be read."))
+    for name, meant in unknown_variables(environment).items():
+        remedy = f"Did you mean {meant}?" if meant else "Remove it; `drover config` lists what there is."
+        checks.append(warning("settings", f"Nothing reads {name}.", remedy))
+    if settings is not None:
+        checks += _risks(settings)
+    return checks, settings, with_key
+
+
+def _without_key(environment: Mapping[str, str]) -> Settings | None:
+    try:
+        return load_settings(environment, hub=False)
+    except ConfigurationError:
+        return None
+
+
+def _remedy(line: str) -> str:
+    if line.startswith(("OXEN_API_KEY is required", KEY_FILE)):
+        return "export OXEN_API_KEY=..., or OXEN_API_KEY_FILE=/path/of/a/file/with/the/key/alone."
+    return "Set it so; `drover config` lists every setting with its meaning and default."
+
+
+def _risks(settings: Settings) -> list[Check]:
+    found = []
+    if not _is_loopback(settings.http_host) and not settings.api_tokens:
+        found.append(
+            warning(
+                "settings",
+                f"The HTTP server listens on {settings.http_host} without DROVER_API_TOKENS: its API answers 403.",
+                "Set DROVER_API_TOKENS, or DROVER_HTTP_HOST=127.0.0.1. Health and metrics need neither.",
+            )
+        )
+    for variable, url, safe in (
+        ("OXEN_BASE_URL", settings.base_url, "https"),
+        ("DROVER_AMQP_URL", settings.amqp_url, "amqps"),
+    ):
+        if _in_the_clear(url, safe):
+            found.append(
+                warning(
+                    "settings",
+                    f"{variable} sends its secret unencrypted to a host that is neither this one nor a private one.",
+                    f"Use {safe}://.",
+                )
+            )
+    return found
+
+
+def _in_the_clear(url: SecretStr, safe: str) -> bool:
+    parts = urlsplit(url.get_secret_value())
+    host = parts.hostname or "localhost"
+    named_inside = "." not in host and ":" not in host  # a container's or a cluster's own name
+    return parts.scheme != safe and not named_inside and not _is_loopback(host) and not _is_private(host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return host.endswith((".local", ".internal", ".svc"))

@@ -1,0 +1,43 @@
+"""How all requests are at one moment: who leads, what waits and since when. Only read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from service.domain.states import RequestState
+from service.postgres.database import Database
+from service.postgres.reader import RequestReader
+
+MOST_EVENTS = 100_000  # counted no further
+
+
+class Overview(Struct, frozen=True):
+    """`counts` of what has not ended; `leader` None: nobody leads; `hold_s`: so long the hub wants no POSTs."""
+
+    counts: dict[RequestState, int]
+    leader: str | None
+    term: int
+    stream_opened_at: datetime | None
+    hold_s: float
+    unpublished: int
+    unpublished_since: datetime | None
+    waiting_since: datetime | None
+
+
+async def read_overview(database: Database, lane: str = "default") -> Overview:
+    """Three small statements. Raises DatabaseUnavailableError."""
+    counts = await RequestReader(database).counts()
+    held = [row for row in await database.fetch("present_lease", lane) if row["left_s"] > 0]
+    (row,) = await database.fetch("overview", lane, MOST_EVENTS)
+    return Overview(
+        counts=counts,
+        leader=held[0]["holder"] if held else None,
+        term=held[0]["term"] if held else 0,
+        stream_opened_at=held[0]["stream_opened_at"] if held else None,
+        hold_s=max(0.0, row["hold_s"] or 0.0),
+        unpublished=row["unpublished"],
+        unpublished_since=row["unpublished_since"],
+        waiting_since=row["waiting_since"],
+    )

@@ -1,0 +1,32 @@
+-- name: server_state
+-- What `drover doctor` wants to know of the server, of the user, and of the schema.
+select
+    current_setting('server_version_num')::integer as version,
+    current_setting('server_version') as version_told,
+    pg_is_in_recovery() as standby,
+    current_setting('transaction_read_only')::boolean as read_only,
+    current_setting('fsync')::boolean as fsync,
+    current_setting('synchronous_commit') as synchronous_commit,
+    clock_timestamp() as now,
+    current_user::text as account,
+    current_database()::text as database,
+    current_schema()::text as schema,
+    coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create,
+    to_regclass('schema_migrations') is not null as has_migrations;
+
+-- name: applied_migrations
+select version, name, checksum from schema_migrations order by version;
+
+-- name: missing_privileges
+-- What this user may not do with the tables $1, as far as they are there.
+select t.name, p.privilege
+from unnest($1::text[]) with ordinality as t (name, place)
+cross join unnest(array['select', 'insert', 'update', 'delete']) with ordinality as p (privilege, place)
+where to_regclass(t.name) is not null and not has_table_privilege(to_regclass(t.name), p.privilege)
+order by t.place, p.place;
+
+-- name: present_lease
+-- Who leads a lane, and for how long by the database's clock.
+select holder, term, extract(epoch from expires_at - clock_timestamp())::float8 as left_s, stream_opened_at
+from leadership
+where lane = $1 and expires_at > '-infinity';
