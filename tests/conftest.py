@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+import structlog
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from service.app import App
@@ -34,10 +36,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScope
     return scheduler
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _logging() -> None:
-    """For each test: one before may have run a command, which silences the log."""
     configure_logging("json")
+
+
+@pytest.fixture(autouse=True)
+def _heard(_logging: None) -> None:
+    """A test before may have run a command, which silences the log."""
+    audible = structlog.make_filtering_bound_logger(logging.INFO)
+    structlog.configure(wrapper_class=audible, cache_logger_on_first_use=True)
 
 
 @pytest.fixture(scope="session")

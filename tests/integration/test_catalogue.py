@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from service.domain.errors import ErrorCode, HubUnavailableError
 from service.domain.messages import DEFAULT_MODEL
@@ -134,19 +134,19 @@ async def test_only_a_model_that_surely_makes_neither_image_nor_video_is_refused
     ],
 )
 async def test_what_cannot_be_judged_passes_unjudged_and_seedless_and_the_operator_is_told(
-    capfd: pytest.CaptureFixture[str], schema: str, reason: str
+    schema: str, reason: str
 ) -> None:
     async with raw_server(http("200 OK", b"{}")) as elsewhere:
         body = f'{{"id":"m","json_request_schema":{schema.replace("%s", elsewhere.url)}}}'
         async with raw_server(http("200 OK", body.encode())) as server, catalogue_of(server.url) as catalogue:
-            verdict = await catalogue.look_up("m")
+            with capture_logs() as lines:
+                verdict = await catalogue.look_up("m")
         assert elsewhere.requests == []
     assert isinstance(verdict, ModelSchema)
     assert verdict.fault({"a": 1}) is None
     assert verdict.choose_seed({}, 1) is None
-    lines = map(json.loads, capfd.readouterr().out.splitlines())
     [line] = [line for line in lines if line["event"] == "model.unjudged"]
-    assert (line["level"], line["model"]) == ("warning", "m")
+    assert (line["log_level"], line["model"]) == ("warning", "m")
     assert re.search(reason, line["reason"])
 
 

@@ -62,7 +62,8 @@ def look_up(model: str) -> KnownModel:
             raise ConfigurationError(f"The hub has no model {model!r}.{meant}")
         if described.outputs and not GENERATED.intersection(described.outputs):
             raise ConfigurationError(f"The model {model!r} makes neither images nor videos.")
-        return KnownModel(model, described.schema, "the hub", "" if described.schema else "the hub tells none")
+        schema = described.schema if isinstance(described.schema, Mapping) else None
+        return KnownModel(model, schema, "the hub", "" if schema else "the hub tells none")
 
     return asyncio.run(ask())
 
