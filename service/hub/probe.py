@@ -85,7 +85,7 @@ class _Asker:
                 body = await response.content.read(limit)
                 while len(body) < limit and (more := await response.content.read(limit - len(body))):
                     body += more
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:  # the last: an URL with a password
             return Answer(_reach(error), told=_told(error)), b""
         error_told = read_error(read_json(body))
         own = error_told is not None or (response.status == 200 and body.lstrip()[:1] == b"{")
@@ -118,6 +118,8 @@ def _reach(error: BaseException) -> Reach:
 def _told(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {PROBE_TIMEOUT_S:g} s"
+    if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):
+        return "its URL carries a user or a password, which the key does not go with"
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or str(error.os_error)
     return type(error).__name__  # its text may quote the URL

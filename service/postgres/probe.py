@@ -90,7 +90,8 @@ async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
     try:
         await database.open()
     except DroverError as error:
-        return DatabaseState(_reach(error), str(error))
+        late = isinstance(error.__cause__, TimeoutError)
+        return DatabaseState(_reach(error), f"no answer within {PROBE_TIMEOUT_S:g} s" if late else str(error))
     try:
         server, has_migrations = await _server(database)
         denied = await database.fetch("missing_privileges", list(TABLES))

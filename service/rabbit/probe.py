@@ -22,7 +22,7 @@ from pamqp.common import FieldValue
 
 from service.cancellation import raise_if_cancelled
 from service.domain.errors import ConfigurationError, DroverError
-from service.rabbit.connection import Link
+from service.rabbit.connection import CONNECT_TIMEOUT_S, Link
 from service.rabbit.topology import CANCELS, COMMANDS, DEAD, EVENTS, EXCHANGES, QUEUES, REQUESTS, Exchange, Queue
 
 STEP_TIMEOUT_S = 5.0
@@ -82,7 +82,8 @@ async def probe_broker(url: str) -> BrokerState:
     try:
         link = await Link.open(url, "doctor")
     except DroverError as error:
-        return BrokerState(_reach(error), str(error))
+        late = isinstance(error.__cause__, TimeoutError)
+        return BrokerState(_reach(error), f"no answer within {CONNECT_TIMEOUT_S:g} s" if late else str(error))
     try:
         declared = [await _declared(link, thing) for thing in (*EXCHANGES, *QUEUES)]
         there = frozenset((item.kind, item.name) for item in declared if item.found is not Found.MISSING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
@@ -280,6 +281,27 @@ async def test_a_default_model_that_is_not_offered(hub: Sandbox, variables: dict
     hub.faults = Faults(models_status=404)
     checks = await examined(variables, code=0)
     assert (checks["hub.model"]["level"], "does not offer" in checks["hub.model"]["found"]) == ("warning", True)
+
+
+async def test_a_hub_url_with_a_password_is_told_without_it(
+    hub: Sandbox, variables: dict[str, str], declared: Link
+) -> None:
+    found = only_fault(await examined({**variables, "OXEN_BASE_URL": hub.url.replace("//", f"//u:{PASSWORD}@")}))
+    assert (found["name"], "carries a user or a password" in found["found"]) == ("hub.connection", True)
+
+
+# -- all of them ------------------------------------------------------------------------------------------------------
+
+
+async def test_servers_that_never_answer_are_told_in_bounded_time_with_what_cut_them_off() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(10)
+        there = f"127.0.0.1:{silent.getsockname()[1]}"
+        variables = environment(f"amqp://u:p@{there}/", f"postgresql://u:p@{there}/x", f"http://{there}")
+        checks = await examined(variables)
+    told = [checks[f"{server}.connection"]["found"] for server in ("broker", "database", "hub")]
+    assert [text.rpartition("no answer within ")[2] for text in told] == ["10 s.", "5 s.", "8 s."]
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,49 @@ def test_parameters_are_listed_as_the_hub_orders_them() -> None:
     schema = {"properties": {"a": {"x-order": 2}, "b": {"x-order": 1}, "c": {}}}
     assert [option.name for option in options_of(schema)] == ["b", "a", "c"]
     assert options_of({}) == []
+
+
+def test_references_and_allof_are_followed() -> None:
+    schema: dict[str, Any] = {
+        "$defs": {
+            "size": {"anyOf": [{"$ref": "#/$defs/preset"}, {"type": "object"}], "description": "The size."},
+            "preset": {"enum": ["small", "large"]},
+            "more": {"properties": {"steps": {"type": "integer"}}, "required": ["steps"]},
+            "loop": {"$ref": "#/$defs/loop"},
+        },
+        "properties": {"size": {"$ref": "#/$defs/size"}, "round": {"$ref": "#/$defs/loop"}},
+        "allOf": [{"$ref": "#/$defs/more"}],
+    }
+    options = {option.name: option for option in options_of(schema)}
+    assert options["size"].kinds == {"string", "object"}
+    assert (options["steps"].kinds, options["steps"].required) == ({"integer"}, True)
+    assert options["round"].kinds == frozenset()
+    assert read("--size", "small", "--steps", "3", schema=schema) == {"size": "small", "steps": 3}
+    assert [row[3] for row in describe(schema, frozenset())] == ["The size.", "", ""]
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "enum", "properties", "required", "anyOf", "allOf", "$ref", "default", "x-order", "a"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(ANY_JSON, st.text(max_size=4))
+def test_whatever_the_hub_calls_a_schema_is_read(schema: object, typed: str) -> None:
+    document: dict[str, Any] = schema if isinstance(schema, dict) else {"properties": {"a": schema}}
+    assert len(list(describe(document, frozenset()))) == len(options_of(document))
+    with suppress(ConfigurationError):
+        read(f"--a={typed}", schema=document)
 
 
 # -- JSON Lines -------------------------------------------------------------------------------------------------------

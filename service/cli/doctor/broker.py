@@ -47,7 +47,7 @@ def judge_broker(state: BrokerState, account: Account) -> list[Check]:
             return [
                 fault(
                     "broker.connection",
-                    f"{account.address}: {state.told}",
+                    f"{account.address}: {state.told.removesuffix('.')}.",
                     "Start RabbitMQ, or mend host, port and scheme (amqps:// for TLS) of DROVER_AMQP_URL.",
                 )
             ]

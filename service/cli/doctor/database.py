@@ -29,7 +29,7 @@ def judge_database(state: DatabaseState, dsn: str, *, migrates_on_start: bool) -
     server = state.server
     if state.reach is not Reach.OPEN or server is None:
         name, remedy = UNREACHED.get(state.reach, UNREACHED[Reach.WRONG_URL])
-        return [fault(name, f"{_address(dsn)}: {state.told}", remedy)]
+        return [fault(name, f"{_address(dsn)}: {state.told.removesuffix('.')}.", remedy)]
     return [
         _version(server, _address(dsn)),
         _writable(server),

@@ -10,8 +10,10 @@ from typing import Any
 from msgspec import Struct
 
 from service.domain.errors import ConfigurationError
+from service.wire.dialects import in_plain_words, resolve
 
 MOST_SHOWN = 40  # characters of a default
+DEEPEST = 6  # references behind references
 JSON_TYPES: dict[type, str] = {
     bool: "boolean",
     int: "integer",
@@ -43,17 +45,47 @@ class Option(Struct, frozen=True):
 
 
 def options_of(schema: Mapping[str, Any]) -> list[Option]:
-    """Every parameter, in the order in which the hub shows them (`x-order`), else as the schema has them."""
-    properties = schema.get("properties")
-    if not isinstance(properties, Mapping):
-        return []
-    required = schema.get("required", ())
-    found = [
-        Option(name, _kinds(part), part, name in required)
-        for name, part in properties.items()
-        if isinstance(part, Mapping)
-    ]
-    return sorted(found, key=lambda option: _order(option.schema))
+    """Every parameter, in the hub's order (`x-order`), else in the schema's. Total: what is no schema tells nothing."""
+    root = in_plain_words(schema)
+    properties: dict[str, Any] = {}
+    required: set[str] = set()
+    for part in _parts(root, root, DEEPEST):
+        for name, found in _mapping(part.get("properties")).items():
+            properties.setdefault(name, found)
+        required |= {name for name in _list(part.get("required")) if isinstance(name, str)}
+    found_options = [_option(root, name, part, required=name in required) for name, part in properties.items()]
+    return sorted(found_options, key=lambda option: _order(option.schema))
+
+
+def _option(root: Mapping[str, Any], name: str, schema: object, *, required: bool) -> Option:
+    """What is said of it in its place counts before what a reference says."""
+    merged: dict[str, Any] = {}
+    for part in _parts(root, schema, DEEPEST):
+        for key, value in part.items():
+            merged.setdefault(key, value)
+    return Option(name, _kinds(root, merged, DEEPEST), merged, required)
+
+
+def _parts(root: Mapping[str, Any], schema: object, left: int) -> Iterator[Mapping[str, Any]]:
+    """A schema and all that hold besides it: what it refers to, and `allOf`."""
+    if isinstance(schema, Mapping) and left:
+        yield schema
+        yield from _parts(root, resolve(root, schema.get("$ref")), left - 1)
+        for part in _list(schema.get("allOf")):
+            yield from _parts(root, part, left - 1)
+
+
+def _kinds(root: Mapping[str, Any], schema: Mapping[str, Any], left: int) -> frozenset[str]:
+    told = schema.get("type")
+    kinds = {kind for kind in (told if isinstance(told, list) else [told]) if isinstance(kind, str)}
+    if not kinds:
+        values = [*_list(schema.get("enum")), *([schema["const"]] if "const" in schema else [])]
+        kinds = {JSON_TYPES[type(value)] for value in values}
+    for word in ("anyOf", "oneOf"):
+        for alternative in _list(schema.get(word)):
+            for part in _parts(root, alternative, left - 1):
+                kinds |= _kinds(root, part, left - 1)
+    return frozenset(kinds)
 
 
 def _order(schema: Mapping[str, Any]) -> float:
@@ -61,15 +93,12 @@ def _order(schema: Mapping[str, Any]) -> float:
     return order if isinstance(order, int | float) else float("inf")
 
 
-def _kinds(schema: Mapping[str, Any]) -> frozenset[str]:
-    told = schema.get("type", ())
-    kinds = {told} if isinstance(told, str) else set(told)
-    for value in (*schema.get("enum", ()), *([schema["const"]] if "const" in schema else [])):
-        kinds.add(JSON_TYPES[type(value)])
-    for word in ("anyOf", "oneOf"):
-        for part in schema.get(word, ()):
-            kinds |= _kinds(part)
-    return frozenset(kinds)
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def read_options(tokens: Sequence[str], schema: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -127,7 +156,7 @@ def convert(text: str, option: Option) -> Any:  # noqa: ANN401 - whatever JSON h
 def kind_of(option: Option) -> str:
     """What values it takes, in words."""
     schema = option.schema
-    if "enum" in schema:
+    if _list(schema.get("enum")):
         return "one of " + ", ".join(str(value) for value in schema["enum"])
     words = sorted(option.kinds) or ["anything"]
     told = " or ".join(f"{word} as JSON" if word in ("array", "object") else word for word in words)

@@ -105,8 +105,8 @@ def _fault_of(body: Body, known: LookUp) -> str:
 
 
 def _told(fault: Fault) -> str:
-    details = "; ".join(f"{item['path']}: {item['message']}" for item in fault.details)
-    return f"{fault.code.value}: {details}" if details else f"{fault.code.value}: {fault.message}"
+    details = "; ".join(f"{item['path']}: {str(item['message']).removesuffix('.')}" for item in fault.details)
+    return f"{fault.code.value}: {details or fault.message.removesuffix('.')}"
 
 
 def _documents(file: Path) -> Iterator[tuple[str, Body]]:
