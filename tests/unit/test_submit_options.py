@@ -128,7 +128,8 @@ def test_references_and_allof_are_followed() -> None:
     }
     options = {option.name: option for option in options_of(schema)}
     assert options["size"].kinds == {"string", "object"}
-    assert (options["steps"].kinds, options["steps"].required) == ({"integer"}, True)
+    assert options["steps"].kinds == {"integer"}
+    assert options["steps"].required
     assert options["round"].kinds == frozenset()
     assert read("--size", "small", "--steps", "3", schema=schema) == {"size": "small", "steps": 3}
     assert [row[3] for row in describe(schema, frozenset())] == ["The size.", "", ""]
@@ -213,7 +214,7 @@ def test_all_lines_are_judged_before_one_is_sent(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         check(read_lines(file, COMMON), lambda _: known)
     told = str(caught.value)
-    assert "line 2: invalid_input: /input/num_frames: 1 is less than the minimum of 9" in told
+    assert "line 2: invalid_input: /input/num_frames: The value is less than the minimum of 9" in told
     assert told.endswith("(and 1 more). Nothing was sent.")
     whole = read_lines_of(tmp_path, '{"input": {"prompt": "a"}, "priority": 10, "surplus": 1}')
     with pytest.raises(ConfigurationError, match="/priority"):
@@ -240,7 +241,7 @@ def _without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--prompt", "x", "--num-frames", "1"], "1 is less than the minimum of 9"),
+        (["--prompt", "x", "--num-frames", "1"], "The value is less than the minimum of 9. Nothing was sent"),
         (["--num-frames", "9"], "/input/prompt"),
         (["--prompt", "x", "--num-generations", "5"], "/num_generations"),
         (["--prompt", "x", "--priority", "10"], "/priority"),
