@@ -266,7 +266,7 @@ def test_every_move_of_a_request_has_its_deaths() -> None:
     [
         (RabbitBus, {"wait_connected", "run", "drain", "close"}),
         (Consumer, {"deliver_to", "run", "pause", "resume", "drain", "settle", "close"}),
-        (HubClient, {"open", "close", "active", "sightings", "generation", "model"}),
+        (HubClient, {"open", "close", "active", "sightings", "generation", "model", "models"}),
     ],
 )
 def test_every_call_that_leaves_something_outside_has_its_deaths(adapter: type, harmless: set[str]) -> None:
