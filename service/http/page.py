@@ -15,8 +15,8 @@ FILES = {
     "/page.css": ("page.css", "text/css"),
 }
 PATHS = frozenset(FILES)
-# Results lie at other hosts: https everywhere, and the stand-in hub's on this machine. Everything else is the page's own,
-# and no text can become markup (trusted types), whatever a request or the hub says.
+# Results lie at other hosts: https everywhere, and the stand-in hub's on this machine. Everything else is the page's
+# own, and no text can become markup (trusted types), whatever a request or the hub says.
 RESULTS = "https: http://127.0.0.1:* http://localhost:*"
 POLICY = "; ".join(
     (

@@ -140,7 +140,7 @@ const showSeen = () => put($("stream"), $("stream").dataset.live === "true" ? `l
 
 // -- the list ---------------------------------------------------------------------------------------------------------
 
-const rows = new Map(); // request id: {record, tr, stale, touched}
+const rows = new Map(); // request id: {record, tr, rank, touched, stale}
 let filter = "", cursor = null, from = null, trimmed = false, loads = 0, touches = 0, filling = null, filled = 0;
 
 async function load() {
@@ -150,7 +150,7 @@ async function load() {
     const page = await get(`v1/generations?${query}`);
     if (ticket !== loads) return;
     for (const [id, row] of rows) if (row.touched <= since) rows.delete(id);
-    for (const record of page.generations) keep(record, rows.get(record.request_id)?.touched ?? since);
+    page.generations.forEach((record, index) => keep(record, rows.get(record.request_id)?.touched ?? since, since - index / PAGE));
     [cursor, trimmed] = [page.next_cursor, false];
     $("inside").hidden = false;
     $("forget").hidden = sessionStorage.getItem("token") === null;
@@ -166,10 +166,11 @@ function turn(to) {
   return load();
 }
 
-function keep(record, touched) {
+// `rank` orders: as the list has it, and what only an event has told of above that, until the list is read again.
+function keep(record, touched, rank) {
   const row = rows.get(record.request_id);
-  if (row && row.record.sequence > record.sequence) return;
-  rows.set(record.request_id, { tr: row?.tr ?? drawn.get(record.request_id), record, touched, stale: true });
+  const newest = row && row.record.sequence > record.sequence ? row.record : record;
+  rows.set(record.request_id, { tr: row?.tr ?? drawn.get(record.request_id), record: newest, touched, rank, stale: true });
 }
 
 function apply(event) {
@@ -180,7 +181,10 @@ function apply(event) {
   const row = rows.get(id), state = data.status === "partial" ? "succeeded" : data.status;
   if (UNTOLD.has(filter) || (from === null && !row)) fill(); // whose request it is, no event says
   if (filter && state !== filter) rows.delete(id);
-  else if (row || from === null) keep({ ...row?.record, ...data, sequence: Number(event.sequence) }, (touches += 1));
+  else if (row || from === null) {
+    touches += 1;
+    keep({ ...row?.record, ...data, sequence: Number(event.sequence) }, touches, row?.rank ?? touches);
+  }
 }
 
 function fill() {
@@ -202,8 +206,7 @@ function render() {
 const drawn = new Map(); // request id: tr
 
 function draw() {
-  const newestFirst = (a, b) => Date.parse(b.record.received_at) - Date.parse(a.record.received_at);
-  const order = [...rows.values()].sort(newestFirst);
+  const order = [...rows.values()].sort((a, b) => b.rank - a.rank);
   for (const { record } of order.splice(PAGE)) trimmed = rows.delete(record.request_id);
   for (const [id, tr] of drawn) if (!rows.has(id)) drawn.delete(id) && tr.remove();
   order.forEach((row, index) => {
@@ -213,7 +216,7 @@ function draw() {
   });
   $("nothing").hidden = order.length > 0;
   $("newest").hidden = from === null;
-  $("older").disabled = cursor === null && !trimmed;
+  $("older").hidden = cursor === null && !trimmed;
 }
 
 function newRow(id) {
