@@ -12,6 +12,7 @@ from aiohttp import web
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
+    "/form.js": ("form.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
 PATHS = frozenset(FILES)

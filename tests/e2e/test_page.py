@@ -137,7 +137,11 @@ async def test_what_is_wrong_is_said_beside_its_field_folded_ones_too_and_nothin
     await page.get_by_text("More parameters").click()
     await page.get_by_label("num frames").fill("5")
     await send(page)
-    for name, told in (("prompt", "required"), ("num frames", "minimum of 9"), ("frames per second", "maximum of 60")):
+    for name, told in (
+        ("prompt (required)", "required"),
+        ("num frames", "minimum of 9"),
+        ("frames per second", "maximum of 60"),
+    ):
         field = page.get_by_label(name)
         await expect(field).to_have_attribute("aria-invalid", "true")
         await expect(field).to_have_accessible_description(re.compile(told))
@@ -298,7 +302,7 @@ async def test_the_files_hold_no_data_and_go_by_the_apis_rule_where_there_are_no
     amqp_url: str, database_url: str, hub: Sandbox, app: App
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        for path in ("", "page.js", "page.css"):
+        for path in ("", "page.js", "form.js", "page.css"):
             async with session.get(address(app) + path) as answer:
                 assert answer.status == 200
                 assert "unsafe" not in answer.headers["Content-Security-Policy"]
@@ -307,7 +311,7 @@ async def test_the_files_hold_no_data_and_go_by_the_apis_rule_where_there_are_no
                 assert answer.status == 403
     variables = environment(amqp_url, database_url, hub.url, DROVER_API_TOKENS="first")
     async with running(variables) as guarded, aiohttp.ClientSession() as session:
-        for path in ("", "page.js", "page.css"):
+        for path in ("", "page.js", "form.js", "page.css"):
             async with session.get(address(guarded) + path, headers={"Host": "drover.internal"}) as answer:
                 assert answer.status == 200
 
@@ -321,15 +325,19 @@ async def test_hostile_text_stays_text_wherever_it_is_shown(
     )
     await team.end_of("r-1")
     sql = await asyncpg.connect(database_url)
-    error = json.dumps({"code": EVIL, "message": EVIL, "details": [{"path": EVIL, "message": EVIL}]})
-    await sql.execute("update requests set model = $1, target_namespace = $1", EVIL)
-    await sql.execute("update outputs set url = 'javascript:window.struck=1', media_type = $1, error = $1", EVIL)
+    error = json.dumps({"code": "internal", "message": EVIL, "details": [{"path": EVIL, "message": EVIL}]})
+    await sql.execute("update requests set model = $1, target_namespace = $1, error = $2", EVIL, error)
+    await sql.execute(
+        "update outputs set status = 'failed', url = 'javascript:window.struck=1', media_type = $1, error = $1,"
+        " generation_id = $1",
+        EVIL,
+    )
     await tab.goto(address(app) + "#r-1")
     await expect(tab.locator("#stream")).to_have_text(LIVE)
     data = {
         "model": EVIL,
         "received_at": "2030-01-01T00:00:00Z",
-        "error": json.loads(error),
+        "error": {**json.loads(error), "code": EVIL},
         "metadata": {EVIL: f"{EVIL}\u2028"},
     }
     await publish(sql, event("r-1", sequence=9, **data), event(EVIL, sequence=1, **data, status=EVIL))
@@ -342,6 +350,9 @@ async def test_hostile_text_stays_text_wherever_it_is_shown(
         "#basic .hint",
         "#basic option",
         "#facts",
+        "#detail-error",
+        "#outputs .fault",
+        "#outputs .hint",
         "#rows",
         "#rows a",
     ):
@@ -349,12 +360,10 @@ async def test_hostile_text_stays_text_wherever_it_is_shown(
     await expect(tab.locator("#events li")).to_have_count(4)
     await expect(tab.locator("#events")).to_contain_text(EVIL)
     await expect(tab.get_by_role("link", name="Open output")).to_have_count(0)
-    await tab.get_by_label("Model", exact=True).select_option(LTX)
-    await tab.get_by_label("resolution").wait_for()
-    await tab.get_by_label("prompt (required)").fill("x")
-    await tab.locator("#request-id").evaluate("(field, text) => { field.value = text }", "r-1")
+    await tab.get_by_label("Model", exact=True).select_option(STILL)
+    await tab.get_by_label("image size").fill(json.dumps(EVIL))
     await send(tab)
-    await expect(tab.locator("#request-id-fault")).to_contain_text("new id")
+    await expect(tab.get_by_label("image size")).to_have_accessible_description(re.compile(re.escape(EVIL)))
     assert await tab.locator("[onerror], script:not([src])").count() == 0
     assert await tab.evaluate("window.struck") is None
 
