@@ -3,6 +3,7 @@
 
 import { $, call, get, h, put, say, words } from "./page.js";
 
+const UNSURE = "Whether it has arrived is not known. Send it again: under the same id it is not paid for twice.";
 let inputs = [], chosen = 0, fields = 0;
 const COMMON = {
   num_generations: { type: "integer", minimum: 1, maximum: 4, default: 1, description: "How many outputs; each is paid for." },
@@ -13,13 +14,15 @@ const COMMON = {
 };
 
 function newId() { // randomUUID is for secure origins alone
-  $("request-id").value = `page-${[...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  $("request-id").value = `page-${[...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
 
 function control(schema, required) {
   const options = (schema.anyOf ?? schema.oneOf ?? []).filter((option) => option.type !== "null");
   const kind = options.length === 1 ? { ...schema, ...options[0] } : schema;
-  const type = Array.isArray(kind.type) && kind.type.filter((name) => name !== "null").length === 1 ? kind.type.find((name) => name !== "null") : kind.type;
+  const types = [kind.type].flat().filter((name) => name !== "null");
+  const type = types.length === 1 ? types[0] : undefined; // of more than one: written as JSON
   const preset = schema.default, placeholder = preset === undefined ? null : typeof preset === "string" ? preset : JSON.stringify(preset);
   if (Array.isArray(kind.enum)) {
     const unset = h("option", { value: "" }, preset === undefined ? "not set" : `default: ${preset}`);
@@ -39,8 +42,10 @@ function control(schema, required) {
   }
   if (type === "string") {
     const long = kind.renderType === "textarea" || (required && !kind.format);
-    const node = long ? h("textarea", { rows: 3, placeholder }) : h("input", { type: kind.renderType === "datetime-local" ? kind.renderType : "text", placeholder });
-    return { node, read: () => (node.value === "" ? undefined : node.type === "datetime-local" ? new Date(node.value).toISOString() : node.value) };
+    const moment = kind.renderType === "datetime-local";
+    const node = long ? h("textarea", { rows: 3, placeholder }) : h("input", { type: moment ? kind.renderType : "text", placeholder });
+    const written = () => (moment ? new Date(node.value).toISOString() : node.value);
+    return { node, read: () => (node.value === "" ? undefined : written()) };
   }
   const node = h("textarea", { rows: 2, class: "json", spellcheck: "false", placeholder });
   return { node, json: true, read: () => readJson(node.value) };
@@ -65,7 +70,9 @@ function field(name, schema, required, prefix) {
   const made = control(schema ?? {}, required), id = `field-${(fields += 1)}`;
   const fault = h("p", { class: "fault", id: `${id}-fault` });
   const hint = [schema?.description, made.json ? "Written as JSON." : ""].filter(Boolean).join(" ");
-  for (const [key, value] of [["id", id], ["aria-describedby", `${id}-hint ${id}-fault`], ["aria-required", required]]) made.node.setAttribute(key, value);
+  made.node.id = id;
+  made.node.setAttribute("aria-describedby", `${id}-hint ${id}-fault`);
+  made.node.setAttribute("aria-required", required);
   const label = h("label", { for: id }, words(name), required ? " (required)" : "");
   const lines = made.node.type === "checkbox" ? [h("div", { class: "check" }, made.node, label)] : [label, made.node];
   const box = h("div", {}, ...lines, h("p", { class: "hint", id: `${id}-hint` }, hint), fault);
@@ -85,7 +92,9 @@ async function choose() {
     $("rest").replaceChildren(...inputs.filter((one) => !first.includes(one)).map(({ box }) => box));
     $("more").hidden = first.length === inputs.length;
     put($("model-about"), offer.description ?? "");
-    put($("price"), `The hub's price for this model: ${Object.entries(offer.pricing ?? {}).map(([name, value]) => `${words(name)} ${words(typeof value === "object" ? JSON.stringify(value) : value)}`).join(", ") || "not told"}.`);
+    const told = (value) => words(typeof value === "object" ? JSON.stringify(value) : value);
+    const prices = Object.entries(offer.pricing ?? {}).map(([name, value]) => `${words(name)} ${told(value)}`);
+    put($("price"), `The hub's price for this model: ${prices.join(", ") || "not told"}.`);
   } catch (error) {
     put($("model-about"), `Its parameters could not be read: ${error.message}`);
   }
@@ -136,14 +145,16 @@ $("send").addEventListener("submit", async (event) => {
   if ($("request-id").value === "") newId();
   $("submit").disabled = true;
   try {
-    const sent = await (await call("v1/generations", { method: "POST", body, headers: { "Idempotency-Key": $("request-id").value.trim() } })).json();
+    const headers = { "Idempotency-Key": $("request-id").value.trim() };
+    const sent = await (await call("v1/generations", { method: "POST", body, headers })).json();
     say(`${sent.request_id}: sent.`);
     newId(); // only now: until it is known to have arrived, it is the same request
     location.hash = sent.request_id;
   } catch (error) {
-    const unsure = !error.status || error.status >= 500 ? [{ message: "Whether it has arrived is not known. Send it again: under the same id it is not paid for twice." }] : [];
-    const conflict = error.status === 409 ? [{ path: "/request_id", message: "To send this as another request, take a new id." }] : [];
-    show([...(error.details?.length ? error.details : [{ message: error.message }]), ...unsure, ...conflict]);
+    const faults = error.details?.length ? [...error.details] : [{ message: error.message }];
+    if (!error.status || error.status >= 500) faults.push({ message: UNSURE });
+    if (error.status === 409) faults.push({ path: "/request_id", message: "To send this as another request, take a new id." });
+    show(faults);
   } finally {
     $("submit").disabled = false;
   }

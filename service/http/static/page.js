@@ -7,7 +7,10 @@ const SILENCE_MS = 45000; // the stream's keep-alive comes every 15 s
 const STATES = ["accepted", "submitting", "in_doubt", "submitted", "cancelling", "succeeded", "failed", "cancelled", "expired"];
 const UNTOLD = new Set(["submitting", "in_doubt", "cancelling"]); // no event says so
 const ENDED = new Set(["succeeded", "partial", "failed", "cancelled", "expired", "rejected"]);
-const TONES = { succeeded: "good", partial: "warn", failed: "bad", rejected: "bad", expired: "bad", in_doubt: "warn", submitted: "busy", submitting: "busy", cancelling: "warn" };
+const TONES = {
+  succeeded: "good", partial: "warn", failed: "bad", rejected: "bad", expired: "bad",
+  submitting: "busy", submitted: "busy", in_doubt: "warn", cancelling: "warn",
+};
 const COLUMNS = ["Request", "Status", "Model", "Source", "Age", "Attempts", "Outputs"];
 const REQUEST_ID = /^[\w.:-]{1,128}$/;
 
@@ -33,8 +36,8 @@ const at = (time) => (time ? new Date(time).toLocaleString() : null);
 
 function age(time) {
   const seconds = Math.max(0, Math.round((Date.now() - Date.parse(time)) / 1000));
-  for (const [size, unit] of [[86400, "d"], [3600, "h"], [60, "min"]]) if (seconds >= size) return `${Math.floor(seconds / size)} ${unit}`;
-  return `${seconds} s`;
+  const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([least]) => seconds >= least) ?? [1, "s"];
+  return `${Math.floor(seconds / size)} ${unit}`;
 }
 
 // -- the API ----------------------------------------------------------------------------------------------------------
@@ -130,13 +133,16 @@ async function follow() {
 
 function connected(live) {
   const chip = $("stream");
-  if (chip.dataset.live !== undefined && chip.dataset.live !== String(live)) say(live ? "Live again." : "The connection is lost; trying again.");
+  const before = chip.dataset.live;
+  if (before && before !== String(live)) say(live ? "Live again." : "The connection is lost; trying again.");
   chip.dataset.live = live;
   chip.className = `chip ${live ? "good" : "bad"}`;
   showSeen();
 }
 
-const showSeen = () => put($("stream"), $("stream").dataset.live === "true" ? `live, ${seen} ${seen === 1 ? "event" : "events"}` : "not connected");
+function showSeen() {
+  put($("stream"), $("stream").dataset.live === "true" ? `live, ${seen} ${seen === 1 ? "event" : "events"}` : "not connected");
+}
 
 // -- the list ---------------------------------------------------------------------------------------------------------
 
@@ -263,10 +269,11 @@ $("older").addEventListener("click", async () => {
 let opened = null;
 
 function open() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = location.hash.slice(1); // it has no character that is escaped there
   opened?.reading.abort();
   drawn.get(opened?.id)?.removeAttribute("aria-current");
-  opened = REQUEST_ID.test(id) ? { id, record: null, fault: "", events: new Map(), outputs: new Map(), reading: new AbortController() } : null;
+  opened = null;
+  if (REQUEST_ID.test(id)) opened = { id, record: null, fault: "", events: new Map(), outputs: new Map(), reading: new AbortController() };
   $("detail").hidden = opened === null;
   if (opened === null) return;
   drawn.get(id)?.setAttribute("aria-current", "true");
@@ -302,24 +309,30 @@ function tell(one, event) {
   if (one.events.has(event.id)) return;
   one.events.set(event.id, event);
   if (event.data.status === "rejected") one.rejected = event.data;
-  if (Number(event.sequence) > (one.record?.sequence ?? 0)) one.refreshing ??= setTimeout(() => { one.refreshing = null; refresh(one); }, RENDER_MS);
   if (opened === one) drawDetail(one);
+  if (Number(event.sequence) <= (one.record?.sequence ?? 0)) return;
+  one.refreshing ??= setTimeout(() => {
+    one.refreshing = null;
+    refresh(one);
+  }, RENDER_MS);
 }
 
 function drawDetail(one) {
   const record = one.record ?? one.rejected ?? {};
   put($("detail-heading"), one.id);
-  $("detail-state").replaceChildren(...(record.status ? [h("span", { class: tone(record.status) }, words(record.status))] : []), one.record || one.rejected ? "" : one.fault || "Reading it.");
+  const state = record.status ? h("span", { class: tone(record.status) }, words(record.status)) : one.fault || "Reading it.";
+  $("detail-state").replaceChildren(state);
   $("detail-error").replaceChildren(...faultOf(record.error));
   $("cancel").hidden = !record.status || ENDED.has(record.status) || record.status === "cancelling";
   (record.outputs ?? []).forEach((output) => drawOutput(one, output));
   const facts = [
     ["Model", record.model], ["Source", record.source], ["Received", at(record.received_at)], ["Submitted", at(record.submitted_at)],
-    ["Finished", at(record.finished_at)], ["Deadline", at(record.deadline)], ["Attempts", record.attempts], ["Outputs asked", record.num_generations],
-    ["Seed", record.seed], ["Priority", record.priority], ["Namespace", record.target_namespace],
+    ["Finished", at(record.finished_at)], ["Deadline", at(record.deadline)], ["Attempts", record.attempts],
+    ["Outputs asked", record.num_generations], ["Seed", record.seed], ["Priority", record.priority], ["Namespace", record.target_namespace],
     ["Metadata", record.metadata && h("pre", {}, JSON.stringify(record.metadata, null, 2))],
   ].filter(([, value]) => value !== undefined && value !== null);
-  $("facts").replaceChildren(...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value instanceof Node ? value : String(value))]));
+  const told = (value) => (value instanceof Node ? value : String(value));
+  $("facts").replaceChildren(...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, told(value))]));
   const events = [...one.events.values()].sort((a, b) => Number(a.sequence) - Number(b.sequence));
   $("events").replaceChildren(...events.map((event) => h("li", {},
     h("time", { datetime: event.time, title: event.time }, new Date(event.time).toLocaleTimeString()),
@@ -335,10 +348,11 @@ function faultOf(error) {
 function drawOutput(one, output) {
   const told = JSON.stringify(output), before = one.outputs.get(output.index);
   if (before?.told === told) return; // a video goes on playing
-  const link = safeLink(output.url);
-  const li = h("li", {}, h("strong", {}, `Output ${output.index + 1} `), h("span", { class: tone(output.status) }, words(output.status)),
-    ...(link ? [preview(output, link), h("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, `Open output ${output.index + 1}`)] : []),
-    h("p", { class: "fault" }, ...faultOf(output.error)), h("p", { class: "hint" }, [output.media_type, output.generation_id].filter(Boolean).join(", ")));
+  const link = safeLink(output.url), name = `Output ${output.index + 1}`;
+  const shown = link ? [preview(output, link, name), h("a", { href: link, target: "_blank", rel: "noopener noreferrer" }, `Open ${name}`)] : [];
+  const li = h("li", {}, h("strong", {}, `${name} `), h("span", { class: tone(output.status) }, words(output.status)), ...shown,
+    h("p", { class: "fault" }, ...faultOf(output.error)),
+    h("p", { class: "hint" }, [output.media_type, output.generation_id].filter(Boolean).join(", ")));
   if (before) before.li.replaceWith(li);
   else $("outputs").append(li);
   one.outputs.set(output.index, { told, li });
@@ -348,11 +362,12 @@ function safeLink(url) {
   return url && URL.canParse(url) && ["http:", "https:"].includes(new URL(url).protocol) ? url : null;
 }
 
-function preview(output, link) {
-  const kind = String(output.media_type).split("/")[0], name = `Output ${output.index + 1}`;
+function preview(output, src, name) {
+  const kind = String(output.media_type).split("/")[0];
   if (kind !== "image" && kind !== "video") return null;
-  const shown = kind === "image" ? h("img", { alt: name, src: link }) : h("video", { controls: true, preload: "metadata", "aria-label": name, src: link });
-  shown.addEventListener("error", () => shown.replaceWith(h("p", { class: "hint" }, "No preview: the link may have expired, or its host is not shown here.")));
+  const shown = kind === "image" ? h("img", { alt: name, src }) : h("video", { controls: true, preload: "metadata", "aria-label": name, src });
+  const none = "No preview: the link may have expired, or its host is not one that this page shows.";
+  shown.addEventListener("error", () => shown.replaceWith(h("p", { class: "hint" }, none)));
   return shown;
 }
 
@@ -400,7 +415,8 @@ async function readiness() {
   $("replica").replaceChildren(...chips.map(([text, kind]) => h("li", { class: `chip ${kind}` }, text)));
   const paused = told?.paused ?? [];
   $("paused").hidden = paused.length === 0;
-  $("paused").replaceChildren(...paused.map((one) => h("li", {}, `Submission is paused (${one.scope}) for ${Math.round(one.for_s)} s: ${words(one.reason)}. ${one.remedy ?? ""}`)));
+  const line = (one) => `Submission is paused (${one.scope}) for ${Math.round(one.for_s)} s: ${words(one.reason)}. ${one.remedy ?? ""}`;
+  $("paused").replaceChildren(...paused.map((one) => h("li", {}, line(one))));
 }
 
 readiness();
