@@ -164,6 +164,6 @@ const common = Object.entries(COMMON).map(([name, schema]) => field(name, schema
 $("common").append(...common.map(({ box }) => box));
 $("model").addEventListener("change", choose);
 $("new-id").addEventListener("click", () => { newId(); show([]); });
-$("sending").open = matchMedia("(min-width: 64rem)").matches;
+$("sending").open = matchMedia("(min-width: 80rem)").matches;
 newId();
 offer();

@@ -66,6 +66,7 @@ function askForToken(refused) {
   $("inside").hidden = true;
   $("forget").hidden = true;
   $("door").hidden = false;
+  put($("stream"), "not connected");
   put($("refused"), refused ? "The service refused this token. Try another." : "");
   $("token").value = "";
   $("token").focus();
