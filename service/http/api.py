@@ -8,6 +8,7 @@ from service.http.documents import Documents
 from service.http.events import Events
 from service.http.generations import Generations, Reader
 from service.http.models import Models
+from service.http.page import Page
 from service.workers.admission import Admission
 from service.workers.feed import Feed
 from service.workers.showroom import Showroom
@@ -20,4 +21,5 @@ def api_routes(reader: Reader, feed: Feed, admission: Admission, showroom: Showr
         *Events(feed).routes(),
         *Models(showroom).routes(),
         *Documents().routes(),
+        *Page().routes(),
     ]

@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from service.domain.errors import ConfigurationError, DroverError
 from service.http.access import refusal
+from service.http.page import PATHS as PAGE
 from service.http.problems import Handler, problem, problems
 from service.telemetry import Metrics
 from service.wire.envelope import MAX_BODY_BYTES
@@ -109,8 +110,9 @@ class HttpServer:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The API is for those who may; health, metrics and documents are for all."""
-        if request.path.startswith(GUARDED):
+        """The API is for those who may; health, metrics and documents are for all. So is the page where tokens guard
+        what it shows; where none do, it goes by the API's rule."""
+        if request.path.startswith(GUARDED) or (request.path in PAGE and not self._tokens):
             refused = refusal(request.method, request.headers, tokens=self._tokens, listens_on=self._host)
             if refused is not None:
                 return problem(refused)
