@@ -19,6 +19,7 @@ from playwright.async_api import Browser, Locator, Page, Route, expect
 from service.app import App
 from service.sandbox import Sandbox, SandboxOptions
 from service.sandbox.catalog import Model
+from service.sandbox.models.stills import IMAGEN
 from service.sandbox.schemas import LTX, MODEL_OBJECTS, STILL
 from tests.support.browser import TIMEOUT_MS, chromium, window
 from tests.support.bus import Team
@@ -153,6 +154,19 @@ async def test_what_is_wrong_is_said_beside_its_field_folded_ones_too_and_nothin
     await page.get_by_label("image size").fill("square")
     await send(page)
     await expect(page.get_by_label("image size")).to_have_accessible_description(re.compile('no JSON; .* "quotes"'))
+
+
+async def test_a_model_whose_schema_names_its_parameters_elsewhere_takes_them_as_json(page: Page, hub: Sandbox) -> None:
+    await page.get_by_label("Model", exact=True).select_option(IMAGEN)
+    parameters = page.get_by_label("input (required)")
+    await parameters.fill('{"prompt": 5}')
+    await send(page)
+    await expect(parameters).to_have_accessible_description(re.compile("/input/prompt: "))
+    await parameters.fill('{"prompt": "a red door"}')
+    await send(page)
+    await expect(page.locator("#detail-state")).to_have_text("succeeded")
+    [generation] = hub.ledger()["generations"]
+    assert generation["parameters"]["prompt"] == "a red door"
 
 
 async def test_a_request_whose_answer_was_lost_is_sent_again_under_its_id_and_paid_for_once(
