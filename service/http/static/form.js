@@ -4,7 +4,7 @@
 import { $, call, get, h, put, say, words } from "./page.js";
 
 const UNSURE = "Whether it has arrived is not known. Send it again: under the same id it is not paid for twice.";
-let inputs = [], chosen = 0, fields = 0;
+let inputs = [], whole = false, chosen = 0, fields = 0;
 const COMMON = {
   num_generations: { type: "integer", minimum: 1, maximum: 4, default: 1, description: "How many outputs; each is paid for." },
   priority: { type: "integer", minimum: 0, maximum: 9, default: 4, description: "Higher goes first." },
@@ -87,7 +87,9 @@ async function choose() {
     const schema = offer.input_schema ?? {}, required = new Set(schema.required ?? []), basic = new Set(schema.basic ?? []);
     const named = Object.entries(schema.properties ?? {}).sort(([, a], [, b]) => (a["x-order"] ?? 1e9) - (b["x-order"] ?? 1e9));
     inputs = named.map(([name, one]) => field(name, one, required.has(name), "/input"));
-    const first = inputs.filter(({ name }) => basic.has(name) || required.has(name) || basic.size === 0);
+    whole = named.length === 0; // a schema that names its properties elsewhere
+    if (whole) inputs = [field("input", { type: "object", description: "All parameters." }, true, "")];
+    const first = inputs.filter(({ name }) => whole || basic.has(name) || required.has(name) || basic.size === 0);
     $("basic").replaceChildren(...first.map(({ box }) => box));
     $("rest").replaceChildren(...inputs.filter((one) => !first.includes(one)).map(({ box }) => box));
     $("more").hidden = first.length === inputs.length;
@@ -139,7 +141,7 @@ function read(fields, faults) {
 $("send").addEventListener("submit", async (event) => {
   event.preventDefault();
   const faults = [];
-  const body = { ...read(common, faults), model: $("model").value, input: read(inputs, faults) };
+  const body = { ...read(common, faults), model: $("model").value, ...(whole ? read(inputs, faults) : { input: read(inputs, faults) }) };
   show(faults);
   if (faults.length) return;
   if ($("request-id").value === "") newId();
