@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 
-from service.contracts import asyncapi, openapi, yaml
+import yaml
+
+from service.contracts import asyncapi, openapi
 from service.contracts.examples import examples
 from service.contracts.schemas import Schema, message_schemas, standalone
 
@@ -42,10 +44,19 @@ def texts() -> dict[str, str]:
     return {path: render(path, value) for path, value in values().items()}
 
 
+class Plain(yaml.SafeDumper):
+    """Without anchors: what comes twice is written twice, as most readers of these documents want it."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the library's signature
+        """Of everything."""
+        return True
+
+
 def render(path: str, value: object) -> str:
     """YAML or JSON, as the path's ending says; for people to read."""
     if PurePosixPath(path).suffix == ".yaml":
-        return yaml.dump(value)
+        # By the library's own code in Python: the one in C, where there is one, folds lines elsewhere.
+        return yaml.dump(value, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100)
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

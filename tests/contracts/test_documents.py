@@ -6,47 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # its stubs are not among the locked packages
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
 
 from service.cli import run
 from service.contracts.documents import differences, texts, values
-from service.contracts.yaml import dump
 
 COMMITTED = Path(__file__).parents[2] / "contracts"
-WORDS = st.sampled_from(
-    ["yes", "No", "null", "~", "1.0", "0x1", "1e3", "- a", "a: b", "a #b", "'", '"', "", " ", "a  b", "=", "<<"]
-)
-TEXTS = WORDS | st.text(st.characters(exclude_categories=["Cs"])) | st.text("ab \n", min_size=90, max_size=250)
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4))
-
-
-@given(VALUES)
-def test_yaml_is_read_as_what_was_written(value: object) -> None:
-    assert yaml.safe_load(dump(value)) == value
-
-
-def test_long_prose_is_folded_and_read_as_it_was() -> None:
-    prose = "\n\n".join(["a sentence of some length, " * 9 + "and its end.", "another paragraph " * 12 + "ends here."])
-    written = dump({"description": prose})
-    assert max(map(len, written.splitlines())) <= 104
-    assert yaml.safe_load(written) == {"description": prose}
-
-
-@pytest.mark.parametrize(
-    "odd", ["two  spaces  " * 12 + "x", "a tab\there", "an end ", "a\n line", "\u2028", "# and: - so on", "x" * 120]
-)
-def test_long_text_that_folding_would_change_is_read_as_it_was(odd: str) -> None:
-    for text in (f"{odd} {'word ' * 30}end", f"{'word ' * 30}{odd}", f"\n{'word ' * 30}{odd}\n"):
-        assert yaml.safe_load(dump([text, {"key": text}])) == [text, {"key": text}]
-
-
-@pytest.mark.parametrize(("value", "error"), [(float("nan"), ValueError), (float("inf"), ValueError), ({1}, TypeError)])
-def test_what_is_no_json_value_is_refused(value: object, error: type[Exception]) -> None:
-    with pytest.raises(error):
-        dump([value])
 
 
 def test_every_document_is_read_as_it_was_built() -> None:

@@ -39,7 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "clock": set(),
     "cancellation": set(),
     "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
-    "contracts": {"msgspec", "pydantic", "jsonschema_rs"},
+    "contracts": {"msgspec", "pydantic", "jsonschema_rs", "yaml"},
 }
 # Drivers, and the layers that each is for.
 DRIVERS: dict[str, set[str]] = {

@@ -72,7 +72,7 @@ OFFENDERS = [
         if one != other
     ],
     *[("contracts.planted", f"from service.{other} import x") for other in (*ADAPTERS, "http", "clock", "workers")],
-    ("contracts.planted", "import yaml"),
+    ("contracts.planted", "import aiohttp"),
     ("postgres.planted", "import aiormq"),
     ("rabbit.planted", "import asyncpg"),
     ("hub.planted", "import asyncpg"),
