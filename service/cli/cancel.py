@@ -12,7 +12,7 @@ from service.rabbit.producer import Producer
 from service.settings import load_settings
 
 
-def cancel(request_id: str, *, json: bool = False) -> int:
+def cancel(request_id: str, /, *, json: bool = False) -> int:
     """Ask for the end of a request over the bus. Its terminal event tells what came of it.
 
     For example:

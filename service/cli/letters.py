@@ -49,6 +49,7 @@ def details_of(letter: DeadLetter, now: datetime, position: int) -> dict[str, ob
     properties, headers = readable(letter)
     return {
         **summary_of(letter, now, position),
+        "detail": letter.detail,
         "exchange": letter.exchange,
         "routing_key": letter.routing_key,
         "properties": _plain(properties),

@@ -37,17 +37,10 @@ class GenerationPage(Described):
 
 
 class Pending(Described):
-    """The message is on the bus, confirmed; intake has not stored it yet."""
+    """The message is on the bus, confirmed, and not dealt with yet. What comes of it, the request's events tell."""
 
     request_id: RequestId
     status: str = Field(json_schema_extra={"const": "pending"})
-
-
-class Cancelling(Described):
-    """The cancel is on the bus, confirmed. What comes of it, the request's terminal event tells."""
-
-    request_id: RequestId
-    status: str = Field(json_schema_extra={"const": "cancelling"})
 
 
 class Model(Described):
@@ -103,6 +96,6 @@ class Problem(Described):
 
 
 ANSWERS: tuple[type[Described], ...] = (
-    *(Generation, GenerationPage, Pending, Cancelling, Model, ModelDetails, ModelList),
+    *(Generation, GenerationPage, Pending, Model, ModelDetails, ModelList),
     *(Health, Readiness, Problem),
 )

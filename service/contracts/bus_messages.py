@@ -70,6 +70,7 @@ def _letter() -> Node:
     reasons = [code.value for code in (ErrorCode.INVALID_MESSAGE, ErrorCode.IDEMPOTENCY_CONFLICT, ErrorCode.INTERNAL)]
     said = {
         "x-drover-id": "Names the letter to `drover dead`.",
+        "x-drover-detail": "The reason in words.",
         "x-drover-source": "Who sent it.",
         "x-drover-time": "When it was put away (RFC 3339).",
         "x-drover-queue": "Where it was taken from.",

@@ -143,7 +143,7 @@ def _find() -> Node:
         "getGeneration",
         "generations",
         "A request as it stands",
-        "An id that is not known was never sent, was not accepted, is still on the bus, or is past its retention.",
+        "A 404 says why, where a message with this id was not accepted (`code`, `details`).",
         {200: _answer("The request.", "Generation")},
         (404, *GUARD),
     )
@@ -156,7 +156,7 @@ def _cancel() -> Node:
         "End a request",
         "It ends when it can: what waits at once, what is at the hub when its outputs have ended there. For an id that "
         "is not known yet it is kept for 24 hours; of one that has ended the terminal event is sent again.",
-        {202: _answer("The cancel is on the bus.", "Cancelling")},
+        {202: _answer("The cancel is on the bus.", "Pending")},
         GUARD,
     )
 
@@ -173,8 +173,8 @@ def _events() -> Node:
         "Server-sent events: `event` is the event's name, `data` the CloudEvent that went to the bus, `id` where to go "
         "on. All events from now on; with `request_id` those of one request, from its beginning. With the "
         "`Last-Event-ID` of an event before, everything after it, however long ago. Each event comes once in a "
-        "connection, and may come again after a new one: tell them by the CloudEvent's `id`. A client that does not "
-        "keep up is cut off.",
+        "connection, and may come again after a new one, under another `id`: tell them by the CloudEvent's own. A "
+        "client that does not keep up is cut off.",
         {
             200: {
                 "description": "The stream; it ends when the replica shuts down.",

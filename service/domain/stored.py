@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from service.domain.states import Request
+from service.domain.states import Fault, Request
 
 
 class StoredRequest(Struct, frozen=True):
@@ -24,7 +24,8 @@ class StoredRequest(Struct, frozen=True):
 
 
 class StoredEvent(Struct, frozen=True):
-    """An event of a request, without its body. Not `published`: it waits for the relay, after `failures` tries."""
+    """An event of a request, without its body. Not `published`: it waits for the relay, after `failures` tries.
+    `fault`: of an answer to a message that was not accepted, why."""
 
     name: str
     sequence: int
@@ -32,3 +33,4 @@ class StoredEvent(Struct, frozen=True):
     published: bool
     failures: int = 0
     next_attempt_at: datetime | None = None
+    fault: Fault | None = None

@@ -10,23 +10,27 @@ from aiohttp import web
 
 from service.domain.errors import ErrorCode
 from service.domain.states import EventName, Fault, RequestState
-from service.domain.stored import StoredRequest
+from service.domain.stored import StoredEvent, StoredRequest
 from service.http import calls
+from service.http.access import Refusal
 from service.http.problems import RefusedError, refusal_of
+from service.wire.events import read_fault
 from service.wire.generations import generation
-from service.wire.json import dumps, loads
+from service.wire.json import dumps
 from service.workers.admission import Admission
 from service.workers.feed import Feed, LaggingError
 
 PATH = "/v1/generations"
 DEFAULT_PAGE, LONGEST_PAGE = 50, 200
 LAST_ARRIVAL = 10**18 - 1
+UNTOLD = Fault(ErrorCode.INTERNAL, "The request was not accepted.")
 
 
 class Reader(Protocol):
     """Requests as they stand (see `postgres/reader.py`). DatabaseUnavailableError."""
 
     async def find(self, request_id: str) -> StoredRequest | None: ...
+    async def events(self, request_id: str) -> Sequence[StoredEvent]: ...
     async def page(
         self, limit: int, *, states: Collection[RequestState] = (), before: int | None = None
     ) -> Sequence[StoredRequest]: ...
@@ -65,14 +69,18 @@ class Generations:
 
     async def _find(self, request_id: str) -> StoredRequest:
         found = await self._reader.find(request_id)
-        if found is None:
-            raise calls.refuse(
-                404,
-                "Not known",
-                "No request of this id is stored: it was never sent, was not accepted, is still on the bus, or is past "
-                "its retention.",
-            )
-        return found
+        if found is not None:
+            return found
+        faults = [event.fault for event in await self._reader.events(request_id) if event.fault is not None]
+        if faults:
+            told = f"A message with this id was not accepted: {faults[-1].message}"
+            raise RefusedError(Refusal(404, "Not accepted", told, faults[-1].code.value, faults[-1].details))
+        raise calls.refuse(
+            404,
+            "Not known",
+            "No request of this id is stored: it was never sent, is still on the bus, is in quarantine, or is past its "
+            "retention.",
+        )
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         """202 when it is on the bus; with `wait`, 200 when it has ended in that time."""
@@ -91,7 +99,7 @@ class Generations:
     async def _end_of(self, request_id: str, wait: float) -> bool:
         """Whether it ended in time. RefusedError when intake did not accept it after all."""
         deadline = asyncio.get_running_loop().time() + wait
-        async with await self._feed.follow(request_id) as follower:
+        async with await self._feed.follow(request_id, answers=False) as follower:
             while (left := deadline - asyncio.get_running_loop().time()) > 0 and not follower.over:
                 try:
                     told = await follower.next(left)
@@ -99,7 +107,7 @@ class Generations:
                     return False
                 for item in told:
                     if item.event.name == EventName.REJECTED:
-                        raise RefusedError(refusal_of(_fault(item.event.body)))
+                        raise RefusedError(refusal_of(read_fault(item.event.body) or UNTOLD))
                     if EventName(item.event.name).terminal:
                         return True
         return False
@@ -109,7 +117,7 @@ class Generations:
         calls.only(request, ())
         request_id = calls.request_id(request.match_info["request_id"])
         await self._admission.cancel(request_id)
-        return _json(202, {"request_id": request_id, "status": "cancelling"})
+        return _json(202, {"request_id": request_id, "status": "pending"})
 
 
 def _states(request: web.Request) -> Collection[RequestState]:
@@ -121,12 +129,6 @@ def _states(request: web.Request) -> Collection[RequestState]:
     except ValueError:
         known = ", ".join(RequestState)
         raise calls.refuse(422, "Unknown status", f"status is one of: {known}.") from None
-
-
-def _fault(body: bytes) -> Fault:
-    document = loads(body)
-    error = document["data"]["error"] if isinstance(document, dict) else {}
-    return Fault(ErrorCode(error["code"]), error["message"], tuple(error["details"]))
 
 
 def _json(status: int, document: object) -> web.Response:

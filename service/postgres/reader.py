@@ -8,6 +8,7 @@ from service.domain.states import RequestState
 from service.domain.stored import StoredEvent, StoredRequest
 from service.postgres import rows
 from service.postgres.database import Database
+from service.wire.events import read_fault
 
 NEWEST = 2**63 - 1
 
@@ -41,6 +42,7 @@ class RequestReader:
                 row["published"],
                 row["failures"] or 0,
                 rows.moment_of(row["next_attempt_at"]),
+                None if row["answer"] is None else read_fault(row["answer"]),
             )
             for row in await self._database.fetch("events_of", request_id)
         ]

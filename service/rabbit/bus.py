@@ -135,12 +135,13 @@ class RabbitBus:
         except aiormq.exceptions.DeliveryError as error:
             raise BrokerUnavailableError(f"No queue took the {routing_key}: {error}") from error
 
-    async def quarantine(self, message: Message, reason: str) -> None:
-        """To the dead exchange, as it came, with its reason and origin (see `dead_letters.py`)."""
+    async def quarantine(self, message: Message, reason: str, detail: str = "") -> None:
+        """To the dead exchange, as it came, with its reason (in `detail` in words) and origin (`dead_letters.py`)."""
         async with self._putting_away:  # one at a time: what the broker returns does not say which publish it was
             await self._own.wait_unblocked(self._confirm_timeout_s)  # nothing waits from here to the publish
             channel = self._own.channel(QUARANTINE_CHANNEL)
-            properties = put_away(message, reason, secrets.token_hex(6), utc_now(), largest_properties(channel))
+            largest = largest_properties(channel)
+            properties = put_away(message, reason, secrets.token_hex(6), utc_now(), largest, detail)
             returns = Returns.of(channel)
             before = returns.count
             try:

@@ -29,6 +29,7 @@ from service.rabbit.topology import CANCEL_KEY, CANCELS, REQUEST_KEY, REQUESTS
 
 OURS = b"x-drover-"
 ID, REASON, SOURCE, TIME = "x-drover-id", "x-drover-reason", "x-drover-source", "x-drover-time"
+DETAIL, MOST_DETAIL = "x-drover-detail", 500
 QUEUE, EXCHANGE, ROUTING_KEY = "x-drover-queue", "x-drover-exchange", "x-drover-routing-key"
 HEADERS, LEFT_OUT = "x-drover-headers", "x-drover-left-out"
 # Taken out of the properties: the broker refuses another's user_id, and an expiration would end the quarantine.
@@ -59,19 +60,22 @@ class DeadLetter:
     properties: Encoded
     headers: tuple[Entry, ...]
     left_out: bool = False
+    detail: str = ""
 
 
 # -- into the quarantine ----------------------------------------------------------------------------------------------
 
 
-def put_away(message: Message, reason: str, letter_id: str, now: datetime, largest: int) -> Verbatim:
-    """The properties with which a message goes into quarantine, at most `largest` bytes of them (AMQP has no more room
-    than one frame); where its own headers make it more, they are left out, and that is said."""
+def put_away(message: Message, reason: str, letter_id: str, now: datetime, largest: int, detail: str = "") -> Verbatim:
+    """The properties with which a message goes into quarantine (`detail`: the reason in words), at most `largest` bytes
+    of them (AMQP has no more room than one frame); where its own headers make it more, they are left out, and that is
+    said."""
     kept = dict(message.properties) or _plain(message)
     own = kept.pop("headers", None)
     facts = {
         ID: letter_id,
         REASON: reason,
+        DETAIL: detail[:MOST_DETAIL],
         SOURCE: message.source,
         TIME: now.isoformat(timespec="milliseconds"),
         QUEUE: message.queue,
@@ -132,6 +136,7 @@ def read_dead_letter(body: bytes, properties: Encoded, routing_key: str = "") ->
         properties={name: value for name, value in origin.items() if name != "headers"},
         headers=tuple(entry for entry in own if entry[0] not in COUNTS),
         left_out=LEFT_OUT in texts,
+        detail=texts.get(DETAIL, ""),
     )
 
 

@@ -68,7 +68,7 @@ def read_request_id(message: Message, data: Mapping[str, Any] | None) -> str | F
     if given is None:
         given = message.message_id
     if given is None:
-        return invalid("Neither request_id nor the message_id property is given.")
+        return invalid("Neither request_id nor the property message_id (over HTTP: Idempotency-Key) is given.")
     if not isinstance(given, str) or not REQUEST_ID.fullmatch(given):
         return invalid("The request id must be 1 to 128 characters out of A-Z a-z 0-9 . _ : -")
     return given

@@ -113,6 +113,12 @@ def event_data(request: Request, *, rejected: bool = False) -> dict[str, object]
     }
 
 
+def read_fault(body: bytes) -> Fault | None:
+    """`error` of an event that was written here; None where it has none."""
+    error = orjson.loads(body)["data"]["error"]
+    return None if error is None else Fault(ErrorCode(error["code"]), error["message"], tuple(error["details"]))
+
+
 def _outputs(outputs: Sequence[Output]) -> list[dict[str, object]]:
     return [
         {

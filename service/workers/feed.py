@@ -125,12 +125,15 @@ class Feed:
 
     # -- followers ------------------------------------------------------------------------------------------------
 
-    async def follow(self, request_id: str | None = None, place: Place | None = None) -> Follower:
-        """A follower of one request, or of everything; from `place` on, else one request from its beginning and
-        everything from now. DatabaseUnavailableError. It must be left."""
+    async def follow(
+        self, request_id: str | None = None, place: Place | None = None, *, answers: bool = True
+    ) -> Follower:
+        """A follower of one request, or of everything; from `place` on, else one request from its beginning (with the
+        earlier `answers` to messages of its id that were not accepted) and everything from now.
+        DatabaseUnavailableError. It must be left."""
         self._followers += 1
         self._metrics.feed_followers.inc()
-        follower = Follower(self, self._source, request_id, place)
+        follower = Follower(self, self._source, request_id, place, answers=answers)
         try:
             await self._under_way()
             if request_id is not None or place is None:
@@ -183,12 +186,15 @@ class Feed:
 class Follower:
     """Who follows: first what it has missed, from the database, then what happens. An asynchronous context manager."""
 
-    def __init__(self, feed: Feed, source: FeedSource, request_id: str | None, place: Place | None) -> None:
+    def __init__(
+        self, feed: Feed, source: FeedSource, request_id: str | None, place: Place | None, *, answers: bool
+    ) -> None:
         self.request_id = request_id
         self.left = False
         self._feed = feed
         self._source = source
         self._place = place
+        self._answers = answers
         self._behind = tail_at(place or Place(0))
         self._since: Tail | None = None  # where it joined the others
         self._missed = request_id is not None or place is not None
@@ -259,7 +265,7 @@ class Follower:
 
     async def _read_missed(self, request_id: str, since: Tail) -> Sequence[Told]:
         place = self._place or Place(0)
-        events = await self._source.missed(request_id, place, since.place, answers=self._place is not None)
+        events = await self._source.missed(request_id, place, since.place, answers=self._answers)
         self._missed = False
         return _told(events, place, since.place)
 

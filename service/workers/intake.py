@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace
 
 from service.clock import utc_now
 from service.domain.errors import ErrorCode
@@ -144,7 +145,8 @@ class Intake:
         """Stores what is new, repeats what is known; answers the refusals and how many were new."""
         now = utc_now()
         new = [read.accepted for _, read in round_ if read.accepted is not None]
-        pairs = [(item, encode_accepted(item.request, now)) for item in new]
+        # Of the row: every later event tells the same.
+        pairs = [(item, encode_accepted(replace(item.request, received_at=now), now)) for item in new]
         inserted = await self._store.insert(pairs, now) if pairs else {}
         if any(inserted.values()):
             self._wakeups.cancels.set()

@@ -60,8 +60,8 @@ class Bus(Protocol):
         alarm of the broker blocks publishers."""
         ...
 
-    async def quarantine(self, message: Message, reason: str) -> None:
-        """To the dead exchange, with its reason, confirmed."""
+    async def quarantine(self, message: Message, reason: str, detail: str = "") -> None:
+        """To the dead exchange, with its reason, confirmed; `detail` says it in words."""
         ...
 
 

@@ -30,6 +30,7 @@ class Refusal:
     delivery: Delivery
     answer: OutboxEvent | None
     reason: str | None
+    detail: str = ""
     quarantined: bool = False
 
 
@@ -76,7 +77,7 @@ class Quarantine:
         answer = None
         if reply_to is not None:
             answer = encode_rejected(message, request_id, fault, utc_now(), reply_only=True, reply_to=reply_to)
-        return Refusal(delivery, answer, fault.code.value)
+        return Refusal(delivery, answer, fault.code.value, _told(fault))
 
     def reply_to(self, message: Message) -> str | None:
         """Where an answer may go."""
@@ -92,9 +93,15 @@ class Quarantine:
         """Publishes each once, however often the batch is tried; then answers and acknowledges them."""
         for refusal in refusals:
             if not refusal.quarantined:
-                await self._bus.quarantine(refusal.delivery.message, refusal.reason or "")
+                await self._bus.quarantine(refusal.delivery.message, refusal.reason or "", refusal.detail)
                 refusal.quarantined = True
         await self.answer(refusals)
         self._inbox.acknowledge([refusal.delivery for refusal in refusals])
         self._wakeups.events.set()
         await self._elsewhere.wake_relay()
+
+
+def _told(fault: Fault) -> str:
+    """The fault in words, with the first of what is wrong."""
+    details = "; ".join(f"{detail.get('path', '')}: {detail.get('message', '')}" for detail in fault.details[:5])
+    return f"{fault.message} {details}".strip()

@@ -88,6 +88,7 @@ async def test_what_drover_put_away_is_listed_without_its_body_and_shown_with_it
     code, out, err = await run(amqp_url, "show", row["id"], "--json")
     shown = json.loads(out)
     assert (code, err) == (0, "")
+    assert "not JSON" in shown["detail"]
     assert (shown["id"], shown["body"], shown["headers"]) == (row["id"], "{" + SECRET, {"shot": 7})
     assert (shown["exchange"], shown["routing_key"]) == ("generation.commands", "generation.request")
     assert shown["properties"]["app_id"] == "shop"

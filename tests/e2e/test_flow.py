@@ -26,6 +26,12 @@ async def test_a_prompt_alone_becomes_a_video(app: App, team: Team, hub: Sandbox
     assert UUID(end["id"]).version == 7
 
 
+async def test_every_event_of_a_request_tells_when_it_was_received_alike(team: Team) -> None:
+    await team.send({"request_id": "r", "input": {"prompt": "x"}})
+    await team.end_of("r")
+    assert len({event["data"]["received_at"] for event in team.events}) == 1
+
+
 async def test_an_event_is_a_cloudevent_with_the_contracts_properties(app: App, team: Team) -> None:
     await team.send(
         {"request_id": "shape", "input": {"prompt": "x"}, "metadata": {"shot": 7}},

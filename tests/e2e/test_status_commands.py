@@ -95,6 +95,7 @@ async def test_of_several_ids_each_is_told_and_one_that_is_missing_makes_it_1(
     assert (code, [entry["found"] for entry in found.values()]) == (1, [True, False, False, False, False])
     assert "was rejected" in told["r-2"]["now"]
     assert "was rejected" in told["r-3"]["now"]
+    assert found["r-3"]["events"][0]["fault"]["details"][0]["path"] == "/input/prompt"
     assert "A cancel waits for it" in told["r-4"]["now"]
     assert "generation.commands" in told["r-5"]["advice"]
 

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from service.app import App
+from service.domain.messages import Message
 from service.http import calls
 from service.sandbox import Sandbox, SandboxOptions
 from tests.support.api import Api
@@ -30,8 +31,14 @@ async def api_of(app: App) -> AsyncIterator[Api]:
 
 
 @pytest_asyncio.fixture
-async def api(amqp_url: str, database_url: str, hub: Sandbox) -> AsyncIterator[Api]:
-    async with running(environment(amqp_url, database_url, hub.url)) as app, api_of(app) as caller:
+async def app(amqp_url: str, database_url: str, hub: Sandbox) -> AsyncIterator[App]:
+    async with running(environment(amqp_url, database_url, hub.url)) as replica:
+        yield replica
+
+
+@pytest_asyncio.fixture
+async def api(app: App) -> AsyncIterator[Api]:
+    async with api_of(app) as caller:
         yield caller
 
 
@@ -158,6 +165,22 @@ async def test_what_is_not_stored_is_not_found_and_paths_that_are_none_say_where
     assert (nowhere.status, nowhere.kind) == (404, "application/problem+json")
     wrong = await api.call("PUT", "/v1/generations")
     assert (wrong.status, wrong.kind, wrong.headers["Allow"]) == (405, "application/problem+json", "GET,HEAD,POST")
+
+
+async def test_a_rejection_is_told_by_the_request_and_among_its_events(api: Api, app: App) -> None:
+    bad = Message(b'{"request_id": "r-1", "input": {}}', "application/json")
+    async with api.stream(request_id="r-1") as shown:
+        await app.bus.publish_command("generation.request", bad)
+        assert (await anext(shown)).name == "generation.rejected"
+    found = await api.get("/v1/generations/r-1")
+    assert (found.status, found.document["code"]) == (404, "invalid_input")
+    assert found.document["details"][0]["path"] == "/input/prompt"
+    async with api.stream(request_id="r-1") as shown:
+        assert (await anext(shown)).name == "generation.rejected", "also to who asks later"
+    ended = await api.post({"request_id": "r-1", "input": PROMPT}, wait="30")
+    assert (ended.status, ended.document["status"]) == (200, "succeeded"), (
+        "what was rejected before does not end a wait"
+    )
 
 
 async def test_a_body_must_be_json_of_a_bounded_size(api: Api) -> None:

@@ -84,9 +84,7 @@ def explain_absent(
             f"`drover dead show {letters[0][0]}` says all; then `drover dead replay {ids}`.",
         )
     if events:
-        advice = (
-            "The event generation.rejected says what is wrong (`error`); nothing was paid, and the id may come again."
-        )
+        advice = "What is wrong with it stands below; nothing was paid, and the id may come again."
         return Explanation(" ".join(found), _waiting(bus), advice)
     return Explanation(" ".join(found), _waiting(bus), _what_to_check(bus, retention_days))
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from service.cli.moments import clock, since, span, until
 from service.cli.printable import printable
 from service.cli.status.explain import Explanation
-from service.domain.states import Output, RequestState
+from service.domain.states import Fault, Output, RequestState
 from service.domain.stored import StoredEvent, StoredRequest
 from service.postgres.overview import MOST_EVENTS, Overview
 
@@ -91,7 +91,16 @@ def _lines(report: Report, now: datetime) -> Iterator[str]:
         for output in request.outputs:
             yield f"  output {output.index}: {_output(output)}"
     for event in report.events:
-        yield f"  {event.sequence:>3} {event.name} {clock(event.created_at, now)}, {_published(event, now)}"
+        answer = "" if event.fault is None else " (a message that was not accepted)"
+        yield f"  {event.sequence:>3} {event.name}{answer} {clock(event.created_at, now)}, {_published(event, now)}"
+        if event.fault is not None:
+            yield from _fault(event.fault)
+
+
+def _fault(fault: Fault) -> Iterator[str]:
+    yield f"      {fault.code.value}: {fault.message}"
+    for detail in fault.details:
+        yield f"      {detail.get('path', '')}: {detail.get('message', '')}"
 
 
 def _output(output: Output) -> str:

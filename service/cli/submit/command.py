@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,6 +129,9 @@ def submit(
         requests = {"": {"request_id": request_id or str(uuid7()), **fields, "input": {**values, **typed}}}
     if check_input:
         check(requests, known)
+        for name in {str(body["model"]) for body in requests.values()}:
+            if (found := known(name)).schema is None:
+                sys.stderr.write(f"drover: {name} is not known here ({found.reason}), so its input is sent unjudged.\n")
     if download is not None:
         make_directory(download)
     if from_file is not None:

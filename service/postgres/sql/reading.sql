@@ -47,13 +47,15 @@ select content_hash from requests where request_id = $1;
 select exists (select from early_cancels where request_id = $1);
 
 -- name: events_of
--- What was, or is to be, told of a request; and the answers to messages with its id that were not accepted. Terminal
--- events that were sent again are not in it.
-select o.type, o.sequence, o.created_at, u.row_id is null as published, u.failures, u.next_attempt_at
+-- What was, or is to be, told of a request; and the answers to messages with its id that were not accepted, with their
+-- bodies. Terminal events that were sent again are not in it.
+select o.type, o.sequence, o.created_at, u.row_id is null as published, u.failures, u.next_attempt_at, o.answer
 from (
-    select row_id, type, sequence, created_at from outbox where request_id = $1 and stored and not repeated
+    select row_id, type, sequence, created_at, null::bytea as answer
+    from outbox
+    where request_id = $1 and stored and not repeated
     union all
-    select row_id, type, sequence, created_at from outbox where request_id = $1 and not stored
+    select row_id, type, sequence, created_at, body from outbox where request_id = $1 and not stored
 ) as o
 left join lateral (
     select w.row_id, w.failures, w.next_attempt_at from unpublished w where w.row_id = o.row_id offset 0
