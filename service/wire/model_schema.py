@@ -42,6 +42,7 @@ UNJUDGED = (
 
 
 MAX_REASON_CHARS = 500
+LEAST_MARKS = 2**20  # a mark that chance may hit is none: it would let a request adopt what somebody else has bought
 
 
 class BrokenSchemaError(PermanentError):
@@ -109,7 +110,7 @@ class ModelSchema:
         return Fault(ErrorCode.INVALID_INPUT, text, found) if found else None
 
     def choose_seed(self, parameters: Mapping[str, object], num_generations: int) -> int | None:
-        """A seed for a request that gave none and asks for one output, where the model takes one; else None.
+        """A seed for a request that gave none and asks for one output, where the model takes one of many; else None.
 
         It makes the request reproducible, and recognisable among the hub's generations when a POST's outcome is lost.
         With several outputs one seed could make them all alike.
@@ -117,6 +118,8 @@ class ModelSchema:
         if not self.seeds or self.validator is None or num_generations != 1 or "seed" in parameters:
             return None
         widths = [high - low + 1 for low, high in self.seeds]
+        if sum(widths) < LEAST_MARKS:
+            return None
         seed = random.randint(*random.choices(self.seeds, widths)[0])  # noqa: S311 - a mark, not a secret
         seeded = {**parameters, "seed": seed}
         if not self.validator.is_valid(seeded) or not (self.seed_is_plain or _speaks_of_seed(self.validator, seeded)):

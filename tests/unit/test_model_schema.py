@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.domain.errors import ErrorCode
 from service.domain.messages import DEFAULT_MODEL
 from service.domain.states import Fault
+from service.wire import model_schema
 from service.wire.builtin_models import BUILTIN_SCHEMAS
 from service.wire.model_schema import BrokenSchemaError, ModelSchema
 from service.wire.schema_faults import MAX_DETAILS, MAX_MESSAGE_CHARS
@@ -194,6 +195,12 @@ def test_what_is_told_of_a_hopeless_input_has_a_bound() -> None:
 # -- seeds ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def any_range_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few seeds there are."""
+    monkeypatch.setattr(model_schema, "LEAST_MARKS", 1)
+
+
 def seeds(schema: ModelSchema, parameters: dict[str, Any] | None = None, times: int = 50) -> set[int | None]:
     return {schema.choose_seed(parameters or {}, 1) for _ in range(times)}
 
@@ -237,6 +244,7 @@ def test_no_seed_is_chosen_for_several_outputs(count: int) -> None:
         ({"$ref": "#/$defs/loop", "maximum": 1}, 0, 1),
     ],
 )
+@pytest.mark.usefixtures("any_range_marks")
 def test_a_chosen_seed_lies_within_the_range_of_the_schema(seed: dict[str, Any], low: int, high: int) -> None:
     definitions = {"seed": {"type": "integer", "minimum": 3, "maximum": 5}, "loop": {"$ref": "#/properties/seed"}}
     schema = with_properties({"seed": seed}, **{"$defs": definitions})
@@ -271,6 +279,12 @@ def test_no_seed_is_chosen_where_the_schema_has_no_room_for_one(seed: object) ->
     assert seeds(schema, times=5) == {None}
 
 
+@pytest.mark.parametrize(("most", "chosen"), [(2**20 - 2, False), (2**20 - 1, True), (1000, False)])
+def test_no_seed_is_chosen_out_of_so_few_that_another_request_may_have_the_same(most: int, *, chosen: bool) -> None:
+    schema = with_properties({"seed": {"type": "integer", "maximum": most}})
+    assert (schema.choose_seed({}, 1) is not None) == chosen
+
+
 def test_no_seed_is_chosen_for_a_model_without_one() -> None:
     assert seeds(with_properties({"prompt": {"type": "string"}}), times=5) == {None}
 
@@ -283,6 +297,7 @@ def test_no_seed_is_chosen_for_a_model_without_one() -> None:
         {"$schema": "http://json-schema.org/draft-07/schema#", "$ref": "#/$defs/input"},
     ],
 )
+@pytest.mark.usefixtures("any_range_marks")
 def test_a_seed_is_found_where_the_whole_input_is_described_elsewhere(schema: dict[str, Any]) -> None:
     definitions = {"input": {"properties": {"prompt": {}, "seed": {"type": "integer", "maximum": 9}}}}
     chosen = seeds(ModelSchema.compile("m", {**schema, "$defs": definitions}), PROMPT)
