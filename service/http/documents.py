@@ -8,10 +8,11 @@ from aiohttp import web
 
 from service.contracts import asyncapi, openapi
 from service.contracts.page import render_documentation
+from service.contracts.style import style_source
 from service.wire.json import dumps
 
 PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; style-src {style_source()}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 

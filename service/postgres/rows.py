@@ -75,17 +75,11 @@ def request_of(row: asyncpg.Record, outputs: tuple[Output, ...] = ()) -> Request
 
 def requests_of(rows: Iterable[asyncpg.Record]) -> dict[str, Request]:
     """Requests by id from rows that repeat a request for each of its outputs, in order."""
-    grouped: dict[str, list[asyncpg.Record]] = {}
-    for row in rows:
-        grouped.setdefault(row["request_id"], []).append(row)
-    return {request_id: request_of(group[0], _outputs_of(group)) for request_id, group in grouped.items()}
+    return {request_id: request_of(group[0], _outputs_of(group)) for request_id, group in _by_request(rows).items()}
 
 
 def stored_of(rows: Iterable[asyncpg.Record]) -> list[StoredRequest]:
     """Requests as `find_requests` and `page_requests` answer them, in their order."""
-    grouped: dict[str, list[asyncpg.Record]] = {}
-    for row in rows:
-        grouped.setdefault(row["request_id"], []).append(row)
     return [
         StoredRequest(
             request=request_of(group[0], _outputs_of(group)),
@@ -98,13 +92,21 @@ def stored_of(rows: Iterable[asyncpg.Record]) -> list[StoredRequest]:
             next_attempt_at=moment_of(group[0]["next_attempt_at"]),
             doubted_at=group[0]["doubted_at"],
         )
-        for group in grouped.values()
+        for group in _by_request(rows).values()
     ]
 
 
 def moment_of(value: datetime | None) -> datetime | None:
     """A time; None for the infinities, which the driver reads as the ends of the calendar."""
     return None if value is None or value.year in (1, 9999) else value
+
+
+def _by_request(rows: Iterable[asyncpg.Record]) -> dict[str, list[asyncpg.Record]]:
+    """Rows that repeat a request for each of its outputs, in their order."""
+    grouped: dict[str, list[asyncpg.Record]] = {}
+    for row in rows:
+        grouped.setdefault(row["request_id"], []).append(row)
+    return grouped
 
 
 def _outputs_of(rows: list[asyncpg.Record]) -> tuple[Output, ...]:

@@ -72,9 +72,8 @@ class Admission:
         if stored is None:
             if (model := unknown_model(self._catalogue, read)) is not None:
                 await look_up(self._catalogue, model, LOOKUP_TIMEOUT_S)
-            verdict = judged(self._catalogue, read)
-            if isinstance(verdict, Unidentified) or verdict.fault is not None:
-                return verdict.fault or CONFLICT
+            if (fault := judged(self._catalogue, read).fault) is not None:
+                return fault
         await self._publish(self._request_key, message)
         return Admitted(read.request_id)
 
