@@ -8,7 +8,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from service.domain.errors import ErrorCode
+from service.domain.errors import DatabaseUnavailableError, ErrorCode
 from service.domain.states import EventName, Fault, RequestState
 from service.domain.stored import StoredEvent, StoredRequest
 from service.http import calls
@@ -89,12 +89,18 @@ class Generations:
         admitted = await self._admission.admit(await calls.message(request))
         if isinstance(admitted, Fault):
             raise RefusedError(refusal_of(admitted))
-        ended = await self._end_of(admitted.request_id, wait) if wait else False
-        found = await self._reader.find(admitted.request_id) if wait else None
+        ended, found = await self._waited_for(admitted.request_id, wait) if wait else (False, None)
         document = generation(found) if found else {"request_id": admitted.request_id, "status": "pending"}
         answer = _json(200 if ended and found else 202, document)
         answer.headers["Location"] = f"{PATH}/{admitted.request_id}"
         return answer
+
+    async def _waited_for(self, request_id: str, wait: float) -> tuple[bool, StoredRequest | None]:
+        """Whether it ended in time, and how it stands. The message is on the bus whatever becomes of the database."""
+        try:
+            return await self._end_of(request_id, wait), await self._reader.find(request_id)
+        except DatabaseUnavailableError:
+            return False, None
 
     async def _end_of(self, request_id: str, wait: float) -> bool:
         """Whether it ended in time. RefusedError when intake did not accept it after all."""

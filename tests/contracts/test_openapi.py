@@ -64,3 +64,4 @@ async def test_the_page_of_both_documents_is_served_and_may_run_nothing(url: str
     assert "/v1/generations/{request_id}" in text
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert "script" not in page.headers["Content-Security-Policy"]
+    assert "unsafe" not in page.headers["Content-Security-Policy"]

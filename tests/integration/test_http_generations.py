@@ -81,6 +81,24 @@ async def test_a_wait_that_is_over_answers_how_it_stands(amqp_url: str, database
         assert (answer.status, answer.document["status"]) == (202, "submitted")
 
 
+async def test_a_database_that_goes_while_somebody_waits_does_not_make_what_is_on_the_bus_fail(
+    amqp_url: str, database_url: str
+) -> None:
+    async with (
+        Sandbox(SandboxOptions(api_key=KEY, delay_s=600, render=False)) as slow,
+        Cable(database_url) as database,
+        running(environment(amqp_url, database.url, slow.url)) as app,
+        api_of(app) as api,
+        Team(amqp_url) as team,
+    ):
+        waiting = asyncio.create_task(api.post({"request_id": "r-1", "input": PROMPT}, wait="2"))
+        await team.wait_for(lambda heard: any(name_of(event) == "submitted" for event in heard.events))
+        await database.unplug()
+        answer = await waiting
+        assert (answer.status, answer.document) == (202, {"request_id": "r-1", "status": "pending"})
+        await database.plug()
+
+
 async def test_the_idempotency_key_names_the_request(api: Api) -> None:
     answer = await api.post({"input": PROMPT}, headers={"Idempotency-Key": "r-1"})
     assert (answer.status, answer.document["request_id"]) == (202, "r-1")
