@@ -24,8 +24,8 @@ VENV = REPOSITORY / ".venv"
 LOCKS = REPOSITORY / "deploy" / "lock"
 STAMP = VENV / "drover-installed.json"
 
-# The lock files of an installation, the narrowest first: a wider one serves where a narrower one is asked for.
-PROFILES = {"demo": ("demo", "build"), "dev": ("dev",), "bench": ("dev", "bench")}
+# The lock files of an installation; a wider one serves where a narrower one is asked for, and any of them for `demo`.
+PROFILES = {"demo": ("demo", "build"), "dev": ("dev",), "bench": ("dev", "bench"), "audit": ("dev", "audit")}
 # Programs of the tests, and the Debian packages they come in.
 TOOLS = {"jq": "jq", "curl": "curl", "gawk": "gawk", "ffmpeg": "ffmpeg", "ffprobe": "ffmpeg"}
 TOOLS |= {"node": "nodejs", "npm": "npm", "chromium": "chromium"}
@@ -47,7 +47,7 @@ def installed(profile: str) -> bool:
         return False
     # A folder that was moved or copied still names its old place in every script.
     here = stamp.get("venv") == str(VENV) and (VENV / "bin" / "drover").exists()
-    enough = list(PROFILES)[list(PROFILES).index(profile) :]
+    enough = [name for name, locks in PROFILES.items() if profile == "demo" or set(PROFILES[profile]) <= set(locks)]
     return here and any(stamp.get(name) == fingerprint(name) for name in enough)
 
 

@@ -23,9 +23,11 @@ EDITABLE = "editables>=0.5"  # what hatchling asks for at build time when the in
 
 # Widest first: the smaller ones take its versions, so that what runs is what was tested.
 PROFILES = {
-    "dev": ["--extra", "sandbox", "--group", "dev"],
+    "dev": ["--extra", "sandbox", "--extra", "tracing", "--group", "dev"],
     "bench": ["--group", "bench"],  # on top of dev
+    "audit": ["--group", "audit"],  # on top of dev
     "demo": ["--extra", "sandbox"],
+    "image": ["--extra", "tracing"],
     "service": [],
     "build": [],  # the build backend alone: whoever builds or installs the project itself needs it beforehand
 }
