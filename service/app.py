@@ -28,6 +28,7 @@ from service.postgres.leader import LeaseStore
 from service.postgres.notifications import Notifications
 from service.postgres.outbox import CHANNEL as OUTBOX_CHANNEL
 from service.postgres.outbox import Outbox
+from service.postgres.overview import StandingReader
 from service.postgres.reader import RequestReader
 from service.postgres.startup import open_migrated
 from service.postgres.store import RequestStore
@@ -43,6 +44,7 @@ from service.wire.requests import RequestRules
 from service.workers.admission import Admission
 from service.workers.cancels import Cancels
 from service.workers.catalogue import Catalogue
+from service.workers.census import Census
 from service.workers.doubts import Doubts
 from service.workers.feed import Feed
 from service.workers.gap import Gap
@@ -84,6 +86,7 @@ class App:
             api_key,
             connections=settings.submit_concurrency,
             submit_timeout_s=settings.submit_timeout_s,
+            observe=self.metrics.hub_call,
         )
         self.stream = HubStream(base_url, api_key, idle_timeout_s=settings.stream_idle_timeout_s)
         amqp_url = settings.amqp_url.get_secret_value()
@@ -112,8 +115,7 @@ class App:
             self.cancels_consumer,
             self.settler,
             Quarantine(self.store, self.bus, self.cancels_consumer, rules, *shared),
-            self.wakeups,
-            self.elsewhere,
+            *shared,
         )
         self.cancels_consumer.deliver_to(self.cancels.receive)
         self.gatekeeper = Gatekeeper(self.gate_policy, self.metrics)
@@ -202,12 +204,14 @@ class App:
                 self.wakeups,
                 self.metrics,
                 surplus=surplus,
+                price=self.catalogue.price,
                 grace_s=self.settings.doubt_grace_s,
                 patience=self.patience,
             ),
             surplus,
             Stopper(self.store, self.hub, self.settler, self.gap, self.wakeups, patience=self.patience),
             Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
+            Census(StandingReader(self.database), self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
         )
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+import time
+from collections.abc import Iterator, MutableMapping
+from datetime import datetime
+from importlib.metadata import version
 from typing import Any
 
 import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from service.clock import utc_now
+from service.domain.standing import Standing
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+STAGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 QUIET_LOGGERS = ("aiohttp_sse_client", "aio_pika", "aiormq", "asyncio", "asyncpg", "aiohttp")
 
@@ -26,6 +33,10 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
+        self._leaders = _LeadersCollector()
+        registry.register(self._leaders)
+        build = Gauge("drover_build_info", "1; the label tells which version runs.", ["version"], registry=registry)
+        build.labels(version("drover")).set(1)
         self.transitions = Counter("drover_requests", "Requests that entered a state.", ["state"], registry=registry)
         self.rejections = Counter("drover_rejections", "Messages not accepted, by code.", ["code"], registry=registry)
         self.published = Counter(
@@ -43,7 +54,25 @@ class Metrics:
         self.batch_durations = Histogram(
             "drover_batch_duration_seconds", "Time for one batch.", ["step"], buckets=SECONDS, registry=registry
         )
+        self.batch_failures = Counter(
+            "drover_batch_failures",
+            "Batches that failed: tried again, or divided.",
+            ["step"],
+            registry=registry,
+        )
+        self.stages = Histogram(
+            "drover_stage_duration_seconds", "Of a request, by stage.", ["stage"], buckets=STAGES, registry=registry
+        )
+        self.hub_calls = Counter(
+            "drover_hub_calls", "Calls to the hub, by their outcome.", ["call", "outcome"], registry=registry
+        )
+        self.hub_call_durations = Histogram(
+            "drover_hub_call_duration_seconds", "Calls to the hub.", ["call"], buckets=SECONDS, registry=registry
+        )
         self.sweeps = Histogram("drover_sweep_duration_seconds", "Sweeps.", buckets=SECONDS, registry=registry)
+        self.doubts_opened = Counter(
+            "drover_doubts_opened", "POSTs whose outcome was unknown, by cause.", ["cause"], registry=registry
+        )
         self.doubts = Counter("drover_doubts", "Doubts that a look settled, by how.", ["outcome"], registry=registry)
         self.unowned = Counter(
             "drover_generations_unowned",
@@ -56,6 +85,24 @@ class Metrics:
             "drover_stream_connected", "1 while this replica holds the stream.", registry=registry
         )
         self.stream_reconnects = Counter("drover_stream_reconnects", "Ends of the stream.", registry=registry)
+        self.stream_gaps = Histogram(
+            "drover_stream_gap_seconds",
+            "From the end of a stream, or from taking the lead, to the next opening.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.completions = Counter(
+            "drover_completions", "Ends of generations, by how they were learned.", ["by"], registry=registry
+        )
+        self.cost = Counter(
+            "drover_cost_dollars", "List price of what the hub took: an estimate.", ["model"], registry=registry
+        )
+        self.unpriced = Counter(
+            "drover_unpriced_generations",
+            "Generations that the hub took and whose price cannot be told.",
+            ["model"],
+            registry=registry,
+        )
         self.consuming = Gauge("drover_consuming", "1 while requests are taken from the broker.", registry=registry)
         self.publishing_blocked = Gauge(
             "drover_publishing_blocked", "1 while an alarm of the broker blocks publishers.", registry=registry
@@ -68,11 +115,75 @@ class Metrics:
         )
         self.feed_followers = Gauge("drover_feed_followers", "Who follows GET /v1/events here.", registry=registry)
         self.leading = Gauge("drover_leading", "1 while this replica leads.", registry=registry)
+        self.leadership_taken = Counter(
+            "drover_leadership_taken", "Times that this replica took the lead.", registry=registry
+        )
 
     def batch(self, step: str, size: int, seconds: float) -> None:
         """Notes one batch of a step."""
         self.batch_sizes.labels(step).observe(size)
         self.batch_durations.labels(step).observe(seconds)
+
+    def hub_call(self, call: str, outcome: str, seconds: float) -> None:
+        """Notes one call to the hub."""
+        self.hub_calls.labels(call, outcome).inc()
+        self.hub_call_durations.labels(call).observe(seconds)
+
+    def spend(self, model: str, generations: int, each: float | None) -> None:
+        """Notes what the hub took, at its list price in dollars; None: nobody can tell."""
+        if each is None:
+            self.unpriced.labels(model).inc(generations)
+        else:
+            self.cost.labels(model).inc(generations * each)
+
+    def show_standing(self, standing: Standing | None, term: int = 0) -> None:
+        """What the leading replica shows of the whole; None: nothing, here or any more."""
+        self._leaders.standing = None if standing is None else (standing, term)
+
+    def show_heard(self, heard_at: float | None) -> None:
+        """When the stream said something last (monotonic); None: this replica does not hold it."""
+        self._leaders.heard_at = heard_at
+
+
+class _LeadersCollector(Collector):
+    """Gauges that are there at the leading replica alone, so that sums and maxima over the replicas are right."""
+
+    def __init__(self) -> None:
+        self.standing: tuple[Standing, int] | None = None
+        self.heard_at: float | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Ages are told as of the scrape."""
+        silence = GaugeMetricFamily("drover_stream_silence_seconds", "Since the last byte on the stream.")
+        if self.heard_at is not None:
+            silence.add_metric([], time.monotonic() - self.heard_at)
+        yield silence
+        yield from self._of_standing()
+
+    def _of_standing(self) -> Iterator[Metric]:
+        term = GaugeMetricFamily("drover_leadership_term", "Rises at every change of hands.")
+        backlog = GaugeMetricFamily("drover_backlog_requests", "Requests that have not ended.", labels=["state"])
+        oldest = GaugeMetricFamily(
+            "drover_backlog_oldest_age_seconds", "Since the oldest of them was received.", labels=["state"]
+        )
+        in_flight = GaugeMetricFamily("drover_generations_in_flight", "Generations at the hub that have not ended.")
+        outbox = GaugeMetricFamily("drover_outbox_events", "Events that are stored and not confirmed yet.")
+        lag = GaugeMetricFamily("drover_outbox_oldest_age_seconds", "Since the oldest of them was stored.")
+        if self.standing is not None:
+            (standing, number), now = self.standing, utc_now()
+            term.add_metric([], number)
+            in_flight.add_metric([], standing.in_flight)
+            outbox.add_metric([], standing.unpublished)
+            lag.add_metric([], _age(standing.unpublished_since, now))
+            for state, waiting in standing.requests.items():
+                backlog.add_metric([state.value], waiting.count)
+                oldest.add_metric([state.value], _age(waiting.oldest, now))
+        yield from (term, backlog, oldest, in_flight, outbox, lag)
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    """Seconds; 0 where there is nothing that could be old."""
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
 
 
 def configure_logging(log_format: str | None = None, level: int = logging.INFO) -> None:

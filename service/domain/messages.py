@@ -89,6 +89,7 @@ class OutboxRow(Struct, frozen=True):
 
     row_id: int
     event: OutboxEvent
+    created_at: datetime
     failures: int = 0
 
 

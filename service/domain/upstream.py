@@ -12,12 +12,14 @@ from service.domain.matching import Sighting
 class ModelDescription(Struct, frozen=True):
     """A model as the hub describes it; `outputs` (`image`, `video`, ...) is empty where the hub does not say.
 
-    `schema` is a JSON Schema as the hub has it (an object, or true), not looked at; None where there is none.
+    `schema` is a JSON Schema as the hub has it (an object, or true), not looked at; None where there is none. So is
+    `pricing`.
     """
 
     model: str
     outputs: tuple[str, ...]
     schema: Mapping[str, object] | bool | None
+    pricing: Mapping[str, object] | None = None
 
 
 class ModelOffer(Struct, frozen=True):

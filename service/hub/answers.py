@@ -219,6 +219,7 @@ def read_model(document: object, model: str) -> ModelDescription | None:
         model,
         tuple(item for item in outputs if isinstance(item, str)) if isinstance(outputs, list) else (),
         schema if isinstance(schema, Mapping | bool) else None,
+        pricing if isinstance(pricing := document.get("pricing"), Mapping) else None,
     )
 
 
@@ -232,12 +233,12 @@ def read_models(document: object) -> list[ModelOffer] | None:
 
 def _offer(item: Mapping[str, Any]) -> ModelOffer:
     described = read_model(item, item["id"])
-    name, told, pricing = item.get("display_name"), item.get("description"), item.get("pricing")
+    name, told = item.get("display_name"), item.get("description")
     return ModelOffer(
         item["id"],
         name if isinstance(name, str) else None,
         told if isinstance(told, str) else None,
         described.outputs if described else (),
-        pricing if isinstance(pricing, Mapping) else None,
+        described.pricing if described else None,
         described.schema if described else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -45,12 +46,22 @@ MAX_ANSWER_BYTES = 1024 * 1024
 MAX_MODELS_BYTES = 32 * 1024 * 1024
 
 Answer = TypeVar("Answer")
+Observe = Callable[[str, str, float], None]  # the call, its outcome, its seconds
 
 
 class HubClient:
     """One session for everything but the stream. Opened and closed by the composition root."""
 
-    def __init__(self, base_url: str, api_key: str, *, connections: int, submit_timeout_s: float) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        connections: int,
+        submit_timeout_s: float,
+        observe: Observe = lambda _call, _outcome, _seconds: None,
+    ) -> None:
+        self._observe = observe
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "drover"}
         self._connections = connections
@@ -91,6 +102,7 @@ class HubClient:
             body["num_generations"] = request.num_generations
         if request.target_namespace is not None:
             body["target_namespace"] = request.target_namespace
+        began, outcome = time.monotonic(), "unknown"
         try:
             async with self._opened(self._paid).post(
                 f"{self._base_url}/api/ai/queue",
@@ -99,15 +111,19 @@ class HubClient:
                 allow_redirects=False,
             ) as response:
                 answer = await _read(response, MAX_ANSWER_BYTES)
+                outcome = _outcome(response.status)
                 now, retry_after = utc_now(), response.headers.get("Retry-After")
-                outcome = read_submit(response.status, answer, retry_after, now)
-                return Submission(outcome, read_signal(response.status, outcome, retry_after, now))
+                fact = read_submit(response.status, answer, retry_after, now)
+                return Submission(fact, read_signal(response.status, fact, retry_after, now))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            outcome = "unreachable"
             told = f"the hub could not be reached: {_told(error)}"
             return Submission(NotSent(told, utc_now() + timedelta(seconds=1)), Unreachable())
         except (aiohttp.ClientError, OSError, TimeoutError, ssl.SSLError) as error:
             cut = f"the POST was cut off after {self._submit_timeout_s} s" if isinstance(error, TimeoutError) else None
             return Submission(OutcomeUnknown(cut or f"the POST failed underway: {_told(error)}"), Unclear())
+        finally:
+            self._observe("submit", outcome, time.monotonic() - began)
 
     async def active(self, namespace: str | None, generation_ids: Iterable[str]) -> Listing:
         """One list of the active generations of a namespace (None: the key's own): which of these it does not show."""
@@ -126,7 +142,7 @@ class HubClient:
 
     async def generation(self, generation_id: str) -> OutputReported | None:
         """One generation; None when the hub says that it does not know it."""
-        status, body = await self._get(f"/api/ai/queue/{quote(generation_id, safe='')}")
+        status, body = await self._get("get", f"/api/ai/queue/{quote(generation_id, safe='')}")
         document = read_json(body)
         if status == 404 and read_error(document) is not None:
             return None
@@ -138,7 +154,7 @@ class HubClient:
     async def cancel(self, generation_id: str) -> None:
         """DELETE of one generation; without effect on one that has ended or is not known. Safe to repeat."""
         path = f"/api/ai/queue/{quote(generation_id, safe='')}"
-        async with self._asked(path, {}, total_s=READ_TIMEOUT_S, method="DELETE") as response:
+        async with self._asked("cancel", path, {}, total_s=READ_TIMEOUT_S, method="DELETE") as response:
             status, body = response.status, await _read(response, MAX_ANSWER_BYTES)
         known = 200 <= status < 300 or read_error(read_json(body)) is not None
         if not known or status == 429 or status >= 500:
@@ -146,7 +162,7 @@ class HubClient:
 
     async def model(self, model: str) -> ModelDescription | None:
         """One model with its parameter schema; None when the hub says that there is none."""
-        status, body = await self._get(f"/api/ai/models/{quote(model, safe='')}")
+        status, body = await self._get("model", f"/api/ai/models/{quote(model, safe='')}")
         document = read_json(body)
         if status == 404 and read_error(document) is not None:
             return None
@@ -157,21 +173,21 @@ class HubClient:
 
     async def models(self) -> list[ModelOffer]:
         """All that the hub offers, chat models and all."""
-        status, body = await self._get("/api/ai/models", MAX_MODELS_BYTES)
+        status, body = await self._get("model", "/api/ai/models", MAX_MODELS_BYTES)
         offers = read_models(read_json(body)) if status == 200 else None
         if offers is None:
             raise HubUnavailableError(f"The hub's list of models was not readable (status {status}).")
         return offers
 
-    async def _get(self, path: str, limit: int = MAX_ANSWER_BYTES) -> tuple[int, bytes]:
+    async def _get(self, call: str, path: str, limit: int = MAX_ANSWER_BYTES) -> tuple[int, bytes]:
         """Status and body."""
-        async with self._asked(path, {}, total_s=READ_TIMEOUT_S) as response:
+        async with self._asked(call, path, {}, total_s=READ_TIMEOUT_S) as response:
             return response.status, await _read(response, limit)
 
     async def _read_list(self, query: Mapping[str, str | None], reader: ListReader[Answer]) -> Answer:
         given = {name: value for name, value in query.items() if value is not None}
         try:
-            async with self._asked("/api/ai/queue", given, total_s=LIST_TIMEOUT_S) as response:
+            async with self._asked("list", "/api/ai/queue", given, total_s=LIST_TIMEOUT_S) as response:
                 if response.status != 200:
                     raise HubUnavailableError(f"The hub did not list generations (status {response.status}).")
                 async for piece in response.content.iter_chunked(LIST_PIECE_BYTES):
@@ -183,19 +199,25 @@ class HubClient:
 
     @asynccontextmanager
     async def _asked(
-        self, path: str, query: Mapping[str, str], *, total_s: float, method: str = "GET"
+        self, call: str, path: str, query: Mapping[str, str], *, total_s: float, method: str = "GET"
     ) -> AsyncIterator[ClientResponse]:
         """A GET or a DELETE. aiohttp repeats one whose kept-alive connection was closed under it; that is harmless."""
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S)
+        began, outcome = time.monotonic(), "failed"
         try:
             async with self._opened(self._session).request(
                 method, self._base_url + path, params=query, allow_redirects=False, timeout=timeout
             ) as response:
+                outcome = _outcome(response.status)
                 if response.status in HELD:
                     raise HubRefusedKeyError(f"The hub answers {response.status}; check OXEN_API_KEY.")
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            unreached = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            outcome = "unreachable" if unreached else "failed"
             raise HubUnavailableError(f"The hub could not be asked ({path}): {_told(error)}") from error
+        finally:
+            self._observe(call, outcome, time.monotonic() - began)
 
 
 async def _read(response: ClientResponse, limit: int) -> bytes:
@@ -207,6 +229,15 @@ async def _read(response: ClientResponse, limit: int) -> bytes:
         if size > limit:
             break
     return b"".join(chunks)
+
+
+def _outcome(status: int) -> str:
+    """An answer in one word, for the count of calls."""
+    if status < 400:
+        return "ok"
+    if status == 429:
+        return "throttled"
+    return "refused" if status < 500 else "failed"
 
 
 def _told(error: BaseException) -> str:

@@ -34,6 +34,12 @@ class HubStream:
         self._url = f"{base_url.rstrip('/')}/api/events"
         self._api_key = api_key
         self._idle_timeout_s = idle_timeout_s
+        self._response: aiohttp.ClientResponse | None = None
+
+    @property
+    def received(self) -> int:
+        """Bytes on the present connection; keep-alives, which the library swallows, are among them."""
+        return 0 if self._response is None else self._response.content.total_bytes
 
     async def listen(self, opened: Callable[[], None], heard: Callable[[OutputReported], None]) -> None:
         """One connection until it ends. `heard` must not wait: aiohttp drops what is buffered at a cut."""
@@ -45,9 +51,14 @@ class HubStream:
             stood = True
             opened()
 
+        async def on_answer(_: object, __: object, answer: aiohttp.TraceRequestEndParams) -> None:
+            self._response = answer.response
+
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_end.append(on_answer)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
+                aiohttp.ClientSession(timeout=timeout, trace_configs=[tracing]) as session,
                 EventSource(
                     self._url,
                     session=session,

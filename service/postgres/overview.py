@@ -6,11 +6,13 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from service.domain.states import RequestState
+from service.domain.standing import Standing, Waiting
+from service.domain.states import ENDED, RequestState
 from service.postgres.database import Database
 from service.postgres.reader import RequestReader
 
 MOST_EVENTS = 100_000  # counted no further
+OPEN = [state.value for state in RequestState if state not in ENDED]
 
 
 class Overview(Struct, frozen=True):
@@ -41,3 +43,23 @@ async def read_overview(database: Database, lane: str = "default") -> Overview:
         unpublished_since=row["unpublished_since"],
         waiting_since=row["waiting_since"],
     )
+
+
+class StandingReader:
+    """How everything stands, for the metrics: three small statements a look."""
+
+    def __init__(self, database: Database, lane: str = "default") -> None:
+        self._database = database
+        self._lane = lane
+
+    async def standing(self) -> Standing:
+        """Raises DatabaseUnavailableError."""
+        requests = await self._database.fetch("open_requests", OPEN)
+        in_flight = await self._database.fetchval("count_in_flight")
+        (row,) = await self._database.fetch("overview", self._lane, MOST_EVENTS)
+        return Standing(
+            {RequestState(item["state"]): Waiting(item["count"], item["oldest"]) for item in requests},
+            in_flight,
+            row["unpublished"],
+            row["unpublished_since"],
+        )

@@ -225,4 +225,4 @@ def outbox_row_of(row: asyncpg.Record) -> OutboxRow:
         tracestate=row["tracestate"],
         stored=row["stored"],
     )
-    return OutboxRow(row["row_id"], event, row["failures"])
+    return OutboxRow(row["row_id"], event, row["created_at"], row["failures"])

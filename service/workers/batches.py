@@ -16,6 +16,7 @@ import structlog
 
 from service.domain.errors import TransientError
 from service.domain.retry import Backoff
+from service.telemetry import Metrics
 
 T = TypeVar("T")
 BUSY = 8  # items in a batch from which on its step paces itself
@@ -28,7 +29,7 @@ class Batches(Generic[T]):
     A flush that fails for a passing reason is tried again with the same items until it succeeds, so `flush` must be
     safe to repeat. `failing` is told after each failure for how many seconds that has gone on, and 0 at the end. One
     that fails for any other reason is done item by item, and the item that breaks it is handed to `poisoned`: one bad
-    thing stays one bad thing.
+    thing stays one bad thing. `metrics` counts batches and failures, under the name as the step.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Batches(Generic[T]):
         poisoned: Callable[[T], None] | None = None,
         failing: Callable[[float], None] | None = None,
         *,
+        metrics: Metrics | None = None,
         pace_s: float = 0.0,
     ) -> None:
         self.name = name
@@ -46,6 +48,7 @@ class Batches(Generic[T]):
         self._limit = limit
         self._poisoned = poisoned
         self._failing = failing or (lambda _: None)
+        self._metrics = metrics
         self._pace_s = pace_s
         self._items: list[T] = []
         self._filled = asyncio.Event()
@@ -78,19 +81,28 @@ class Batches(Generic[T]):
     async def _until_done(self, batch: list[T]) -> None:
         backoff, failures, began = Backoff(first=0.1, limit=5), 0, time.monotonic()
         while True:
+            tried = time.monotonic()
             try:
                 await self._flush(batch)
+                if self._metrics is not None:
+                    self._metrics.batch(self.name, len(batch), time.monotonic() - tried)
             except TransientError as error:
                 failures += 1
+                self._count_failure()
                 log.warning("batch.delayed", step=self.name, size=len(batch), failures=failures, reason=str(error))
                 self._failing(time.monotonic() - began)
                 await asyncio.sleep(backoff.jittered(failures))
                 continue
             except Exception:  # a defect, or data that nobody foresaw: find the item, and go on without it
+                self._count_failure()
                 log.exception("batch.broke", step=self.name, size=len(batch))
                 await self._isolate(batch)
             self._failing(0.0)
             return
+
+    def _count_failure(self) -> None:
+        if self._metrics is not None:
+            self._metrics.batch_failures.labels(self.name).inc()
 
     async def _isolate(self, batch: list[T]) -> None:
         if len(batch) > 1:

@@ -12,6 +12,7 @@ from service.domain.facts import StopRequested
 from service.domain.messages import Cancel
 from service.domain.states import Fault, StopCause
 from service.supervisor import run_together
+from service.telemetry import Metrics
 from service.wire.cancels import read_cancel
 from service.workers.backpressure import held_back
 from service.workers.batches import Batches
@@ -38,6 +39,7 @@ class Cancels:
         quarantine: Quarantine,
         wakeups: Wakeups,
         elsewhere: Elsewhere,
+        metrics: Metrics,
     ) -> None:
         self._store = store
         self._inbox = inbox
@@ -45,7 +47,9 @@ class Cancels:
         self._quarantine = quarantine
         self._wakeups = wakeups
         self._elsewhere = elsewhere
-        self._arrivals: Batches[Delivery] = Batches("cancels", self._take_in, AT_ONCE, self._poisoned, held_back(inbox))
+        self._arrivals: Batches[Delivery] = Batches(
+            "cancels", self._take_in, AT_ONCE, self._poisoned, held_back(inbox), metrics=metrics
+        )
 
     def receive(self, delivery: Delivery) -> None:
         """Takes over one delivery; it is acknowledged once it is safe."""

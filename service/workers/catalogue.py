@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
 from service.domain.errors import ErrorCode, HubRefusedKeyError, HubUnavailableError
+from service.domain.pricing import Price, price_of
 from service.domain.states import Fault
 from service.domain.upstream import ModelDescription
 from service.wire.model_schema import BrokenSchemaError, ModelSchema
@@ -23,10 +25,11 @@ MAX_MODELS = 1000  # a bound on what misspelt names can make us remember
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a model: its schema, or why it cannot be used; `fresh_until` is monotonic."""
+    """What is known of a model: its schema, or why it cannot be used, and its price; `fresh_until` is monotonic."""
 
     verdict: ModelSchema | Fault
     fresh_until: float
+    price: Price | None = None
 
 
 class Catalogue:
@@ -49,6 +52,7 @@ class Catalogue:
         self._unknown_fresh_s = unknown_fresh_s
         self._refresh_interval_s = refresh_interval_s
         self._entries: dict[str, Entry] = {}
+        self._unpriced: set[str] = set()
         self._asking: dict[str, asyncio.Task[ModelSchema | Fault]] = {}
 
     def known(self, model: str) -> ModelSchema | Fault | None:
@@ -78,8 +82,19 @@ class Catalogue:
         fresh_s = self._unknown_fresh_s if isinstance(verdict, Fault) else self._fresh_s
         if len(self._entries) >= MAX_MODELS:
             self._entries.pop(next(iter(self._entries)))
-        self._entries[model] = Entry(verdict, time.monotonic() + fresh_s)
+        price = price_of(described.pricing, described.schema) if described is not None else None
+        self._entries[model] = Entry(verdict, time.monotonic() + fresh_s, price)
         return verdict
+
+    def price(self, model: str, parameters: Mapping[str, object]) -> float | None:
+        """Dollars for one generation by the list price, as far as that can be told; a model that another replica has
+        judged is asked for soon."""
+        entry = self._entries.get(model)
+        if entry is None:
+            if len(self._unpriced) < MAX_MODELS:
+                self._unpriced.add(model)
+            return None
+        return None if entry.price is None else entry.price.of(parameters)
 
     def _stand_in(self, model: str, error: Exception) -> ModelSchema | Fault:
         remembered = self._entries.get(model)
@@ -101,6 +116,10 @@ class Catalogue:
             for model, entry in list(self._entries.items()):
                 if isinstance(entry.verdict, ModelSchema) and time.monotonic() > entry.fresh_until:
                     await self.look_up(model)
+            for model in list(self._unpriced):
+                with suppress(HubUnavailableError):  # tried again at the next interval
+                    await self.look_up(model)
+                    self._unpriced.discard(model)
 
     async def drain(self) -> None:
         """Nothing is held here."""

@@ -34,6 +34,7 @@ from service.workers.surplus import Surplus
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
+Price = Callable[[str, Mapping[str, object]], float | None]  # of one generation: see `Catalogue.price`
 AT_ONCE = 500
 GETS_AT_ONCE = 16
 SAMPLE = 5  # generations of ours that a list does not show and that are asked for one by one
@@ -64,6 +65,7 @@ class Doubts:
         metrics: Metrics,
         *,
         surplus: Surplus,
+        price: Price,
         grace_s: float,
         patience: Patience,
     ) -> None:
@@ -73,6 +75,7 @@ class Doubts:
         self._wakeups = wakeups
         self._metrics = metrics
         self._surplus = surplus
+        self._price = price
         self._grace = timedelta(seconds=grace_s)
         self._patience = patience
 
@@ -107,8 +110,10 @@ class Doubts:
                 cases = []
             decided = {case.request_id for case in cases}
             late = [doubt for doubt in members if doubt.request.request_id not in decided and self._too_old(doubt, now)]
+            self._metrics.doubts.labels("undecided").inc(len(late))
             fact = Undecidable("the hub's lists could not be read in time, or were never complete")
-            await self._settler.settle([*cases, *(Case(doubt.request.request_id, [fact]) for doubt in late)])
+            ended = await self._settler.settle([*cases, *(Case(doubt.request.request_id, [fact]) for doubt in late)])
+            self._metrics.completions.labels("look").inc(ended)
 
     def _too_old(self, doubt: Doubt, now: datetime) -> bool:
         return now - doubt.doubted_at > self._grace + self._patience.doubt
@@ -169,16 +174,16 @@ class Doubts:
         """What this look says of one doubt; nothing while it is too early, or the lists left something out."""
         over = complete and self._grace_is_over(doubt, now)
         if found and (over or len(found) == doubt.request.num_generations or self._too_old(doubt, now)):
-            return await self._confirmed(found)
+            return await self._confirmed(doubt, found)
         if not found and over:
-            self._metrics.doubts.labels("not_found").inc()
             look = doubt.request.doubt_looks + 1
             if look >= LOOKS:
+                self._metrics.doubts.labels("submitted_again").inc()
                 self._surplus.watch(doubt)
             return [NotFoundUpstream(doubt.request.attempts, look)]
         return []
 
-    async def _confirmed(self, found: Sequence[str]) -> list[Fact]:
+    async def _confirmed(self, doubt: Doubt, found: Sequence[str]) -> list[Fact]:
         """A list is believed when a GET of each says the same; else it is looked at again."""
         try:
             reports = [await self._hub.generation(generation_id) for generation_id in found]
@@ -188,5 +193,6 @@ class Doubts:
         confirmed = [report for report in reports if report is not None]
         if len(confirmed) < len(found):
             return []
-        self._metrics.doubts.labels("found").inc()
+        self._metrics.doubts.labels("adopted").inc()
+        self._metrics.spend(doubt.request.model, len(found), self._price(doubt.request.model, doubt.parameters))
         return [FoundUpstream(tuple(found)), *confirmed]

@@ -61,7 +61,7 @@ class Gap:
             return
         opened_at, heard = await self._store.heard_of(list(begun))
         if heard:
-            await self._settler.settle_reports(heard)
+            self._metrics.completions.labels("stream").inc(await self._settler.settle_reports(heard))
         told = {report.generation_id for report in heard}
         if opened_at is not None:
             unheard = [key for key, began in begun.items() if began < opened_at and key not in told]
@@ -71,7 +71,7 @@ class Gap:
         """Asks for each and applies the answers. What cannot be asked now is left to the next sweep."""
         fetched = Fetched()
         await asyncio.gather(*(self._ask(generation_id, fetched) for generation_id in generation_ids))
-        await self._settler.settle_reports(fetched.reports)
+        self._metrics.completions.labels("look").inc(await self._settler.settle_reports(fetched.reports))
         now = utc_now()
         await self._settler.settle_outputs(
             [OutputMissing(generation_id, now, self._patience.missing) for generation_id in fetched.missing]

@@ -6,7 +6,6 @@ Each round of a batch holds every request id once, so messages with the same id 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -76,7 +75,7 @@ class Intake:
         self._lookup_timeout_s = lookup_timeout_s
         self._lookups: set[asyncio.Task[None]] = set()
         self._arrivals: Batches[Arrival] = Batches(
-            "intake", self._take_in, batch_limit, self._poisoned, held_back(inbox), pace_s=PACE_S
+            "intake", self._take_in, batch_limit, self._poisoned, held_back(inbox), metrics=metrics, pace_s=PACE_S
         )
         self._quarantine = Quarantine(store, bus, inbox, rules, wakeups, elsewhere, metrics)
 
@@ -119,7 +118,6 @@ class Intake:
     # -- one batch ------------------------------------------------------------------------------------------------
 
     async def _take_in(self, arrivals: list[Arrival]) -> None:
-        began = time.monotonic()
         ready = [(arrival.delivery, arrival.read) for arrival in arrivals]
         refusals = [self._quarantine.refuse(d, "", read.fault) for d, read in ready if isinstance(read, Unidentified)]
         new = 0
@@ -138,7 +136,6 @@ class Intake:
         if new or refusals:
             self._wakeups.events.set()
             await self._elsewhere.wake_relay()
-        self._metrics.batch("intake", len(arrivals), time.monotonic() - began)
         log.info("intake.batch", size=len(arrivals), stored=new, refused=len(refusals))
 
     async def _store_round(self, round_: Sequence[tuple[Delivery, Identified]]) -> tuple[list[Refusal], int]:

@@ -122,6 +122,7 @@ class Leadership:
 
     def _step_up(self, term: int) -> None:
         log.info("leadership.taken", term=term)
+        self._metrics.leadership_taken.inc()
         self._term = term
         self._note(leading=True)
         self._supervisor = Supervisor(self._components(term))

@@ -25,6 +25,7 @@ from service.workers.settler import Settler
 log = structlog.get_logger(__name__)
 STEADY_S = 1.0  # a stream that stood this long was a good one, however often it is cut: reconnect at once
 PACE_S = 0.02
+WATCH_S = 1.0
 
 
 class Listener:
@@ -49,14 +50,19 @@ class Listener:
         self._lease = lease
         self._metrics = metrics
         self._term = term
+        self._silent_since = time.monotonic()  # since when nothing is heard, while no stream stands
         self._freed = freed  # whom to wake when generations have ended, where their number is limited
         self._opened = asyncio.Event()
+        self._stands = False
         self._stands_since: float | None = None
-        self._reports: Batches[OutputReported] = Batches("reports", self._settle, pace_s=PACE_S)
+        self._reports: Batches[OutputReported] = Batches("reports", self._settle, metrics=metrics, pace_s=PACE_S)
 
     async def run(self) -> None:
         """Listens until cancelled."""
-        await run_together(self._reports.run(), self._announce(), self._listen())
+        try:
+            await run_together(self._reports.run(), self._announce(), self._listen(), self._watch_silence())
+        finally:
+            self._metrics.show_heard(None)
 
     async def drain(self) -> None:
         """Writes what was heard; the stream stays open meanwhile, what it says then is swept by the next leader."""
@@ -76,7 +82,11 @@ class Listener:
                 failures = 0 if self._stood() else failures + 1
                 log.warning("stream.lost", reason=str(error), after_s=round(time.monotonic() - began, 1))
             finally:
+                if self._stands:
+                    self._silent_since = time.monotonic()
+                self._stands = False
                 self._metrics.stream_connected.set(0)
+                self._metrics.show_heard(None)
             self._metrics.stream_reconnects.inc()
             if failures:
                 await asyncio.sleep(backoff.jittered(failures))
@@ -85,13 +95,24 @@ class Listener:
         return self._stands_since is not None and time.monotonic() - self._stands_since > STEADY_S
 
     def _on_open(self) -> None:
-        self._stands_since = time.monotonic()
+        self._stands_since, self._stands = (now := time.monotonic()), True
         self._metrics.stream_connected.set(1)
+        self._metrics.show_heard(now)
+        self._metrics.stream_gaps.observe(now - self._silent_since)
         log.info("stream.opened")
         self._opened.set()
 
     def _on_report(self, report: OutputReported) -> None:
         self._reports.add(report)
+
+    async def _watch_silence(self) -> None:
+        """Tells the metrics when the stream said something last, keep-alives included."""
+        seen = 0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if (received := self._stream.received) != seen and self._stands:
+                self._metrics.show_heard(time.monotonic())
+            seen = received
 
     async def _announce(self) -> None:
         """After each opening: tell all replicas, then sweep."""
@@ -115,10 +136,9 @@ class Listener:
                 return
 
     async def _settle(self, reports: list[OutputReported]) -> None:
-        began = time.monotonic()
-        await self._settler.settle_reports(reports)
+        ended = await self._settler.settle_reports(reports)
+        self._metrics.completions.labels("stream").inc(ended)
         if self._freed is not None:
             self._freed.set()
-        self._metrics.batch("reports", len(reports), time.monotonic() - began)
         if len(reports) > 1:
             log.info("reports.batch", size=len(reports))

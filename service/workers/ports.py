@@ -160,6 +160,11 @@ class Hub(Protocol):
 class Stream(Protocol):
     """The hub's event stream."""
 
+    @property
+    def received(self) -> int:
+        """Bytes on the present connection, keep-alives included."""
+        ...
+
     async def listen(self, opened: Callable[[], None], heard: Callable[[OutputReported], None]) -> None:
         """One connection until it ends, which always raises HubUnavailableError or HubRefusedKeyError."""
         ...

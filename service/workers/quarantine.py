@@ -54,7 +54,7 @@ class Quarantine:
         self._wakeups = wakeups
         self._elsewhere = elsewhere
         self._metrics = metrics
-        self._waiting: Batches[Refusal] = Batches("quarantine", self._put_away, AT_ONCE)
+        self._waiting: Batches[Refusal] = Batches("quarantine", self._put_away, AT_ONCE, metrics=metrics)
 
     async def run(self) -> None:
         """Works until cancelled."""

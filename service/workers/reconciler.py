@@ -92,7 +92,8 @@ class Reconciler:
     async def sweep(self, reason: str) -> bool:
         """One sweep over everything in flight; False when the hub did not let it finish."""
         began = time.monotonic()
-        await self._settler.settle_reports(await self._store.matched_orphans(ORPHANS_AT_ONCE))
+        orphans = await self._store.matched_orphans(ORPHANS_AT_ONCE)
+        self._metrics.completions.labels("stream").inc(await self._settler.settle_reports(orphans))
         in_flight = await self._store.in_flight(utc_now())
         missing, finished = 0, True
         for part in in_flight:
@@ -165,3 +166,4 @@ class Reconciler:
         await self._settler.settle(
             [Case(request_id, [OutcomeUnknown(reason, attempt)]) for request_id, attempt in expired]
         )
+        self._metrics.doubts_opened.labels("lapsed").inc(len(expired))

@@ -54,6 +54,7 @@ class Relay:
         self._bus = bus
         self._wakeups = wakeups
         self._metrics = metrics
+        self._publishing = metrics.stages.labels("publishing")
         self._term = term
         self._batch_limit = batch_limit
         self._backoff = Backoff(first=1.0, limit=300.0)
@@ -73,6 +74,7 @@ class Relay:
                     began = time.monotonic()
             except TransientError as error:
                 failures += 1
+                self._metrics.batch_failures.labels("relay").inc()
                 log.warning("relay.delayed", reason=str(error), failures=failures)
                 await asyncio.sleep(Backoff(first=0.2, limit=5).jittered(failures))
             else:
@@ -103,6 +105,8 @@ class Relay:
             chains = [chain for chain, gone in zip(chains, went, strict=True) if gone and chain]
         marked = await self._mark(tally)
         self._metrics.batch("relay", len(rows), time.monotonic() - began)
+        if tally.published:  # the oldest of a batch has waited longest
+            self._publishing.observe((utc_now() - tally.published[0].created_at).total_seconds())
         if len(rows) > 1:
             log.info("relay.batch", size=len(rows), published=len(tally.published))
         if tally.cut_off is not None:

@@ -46,15 +46,17 @@ class Settler:
         self._wakeups = wakeups
         self._metrics = metrics
         self._elsewhere = elsewhere
+        self._generating = metrics.stages.labels("generating")
         self._unconfirmed: dict[str, Decision] = {}  # writes whose answer was lost; the next look tells what became
 
-    async def settle(self, cases: Sequence[Case]) -> None:
-        """Applies every fact. DatabaseUnavailableError leaves it to the caller to repeat the whole, which is safe."""
-        now = utc_now()
+    async def settle(self, cases: Sequence[Case]) -> int:
+        """Applies every fact; answers how many generations ended by that. DatabaseUnavailableError leaves it to the
+        caller to repeat the whole, which is safe."""
+        now, ended = utc_now(), 0
         waiting = list(_merged(cases))
         for round_ in range(MAX_ROUNDS):
             if not waiting:
-                return
+                return ended
             if round_:  # not written: changed meanwhile, or somebody else's generation
                 await self._refuse_foreign(waiting)
             await self._load(waiting)
@@ -66,9 +68,10 @@ class Settler:
                     decisions.append((case, decision))
                 else:
                     self._note_unowned(case)
-            waiting = await self._write(decisions, now)
+            waiting, written = await self._write(decisions, now)
+            ended += written
         if not waiting:
-            return
+            return ended
         for case in waiting:
             log.error("request.contended", request_id=case.request_id, rounds=MAX_ROUNDS)
         raise TransientError(f"{len(waiting)} requests changed under every decision about them.")
@@ -90,20 +93,20 @@ class Settler:
                     if not isinstance(fact, FoundUpstream)
                 ]
 
-    async def settle_reports(self, reports: Sequence[OutputReported]) -> None:
-        """Applies the ends that the stream told; those of unknown generations are kept as orphans."""
-        ended = [report for report in reports if report.status.ended]
-        unknown = await self.settle_outputs(ended)
-        if not unknown:
-            return
-        await self._store.insert_orphans(unknown, utc_now())
-        # Whoever stored the ids meanwhile looked for orphans before these were there: look once more.
-        await self.settle_outputs(unknown)
+    async def settle_reports(self, reports: Sequence[OutputReported]) -> int:
+        """Applies the ends that the stream told; those of unknown generations are kept as orphans. Answers how many
+        generations have ended by that."""
+        unknown, ended = await self.settle_outputs([report for report in reports if report.status.ended])
+        if unknown:
+            await self._store.insert_orphans(unknown, utc_now())
+            # Whoever stored the ids meanwhile looked for orphans before these were there: look once more.
+            ended += (await self.settle_outputs(unknown))[1]
+        return ended
 
-    async def settle_outputs(self, facts: Sequence[OutputFactT]) -> list[OutputFactT]:
-        """Applies facts about generations that are stored; answers those about others."""
+    async def settle_outputs(self, facts: Sequence[OutputFactT]) -> tuple[list[OutputFactT], int]:
+        """Applies facts about generations that are stored; answers those about others, and how many have ended."""
         if not facts:
-            return []
+            return [], 0
         owners = await self._store.load_owners([fact.generation_id for fact in facts])
         of: dict[str | None, Request] = {
             output.generation_id: request for request in owners.values() for output in request.outputs
@@ -112,8 +115,8 @@ class Settler:
         for fact in facts:
             if (request := of.get(fact.generation_id)) is not None:
                 known.setdefault(request.request_id, Case(request.request_id, [], request)).facts.append(fact)
-        await self.settle(list(known.values()))
-        return [fact for fact in facts if fact.generation_id not in of]
+        ended = await self.settle(list(known.values()))
+        return [fact for fact in facts if fact.generation_id not in of], ended
 
     async def _load(self, cases: Sequence[Case]) -> None:
         missing = [case.request_id for case in cases if case.snapshot is None]
@@ -122,10 +125,11 @@ class Settler:
             for case in cases:
                 case.snapshot = case.snapshot or found.get(case.request_id)
 
-    async def _write(self, decisions: Sequence[tuple[Case, Decision]], now: datetime) -> list[Case]:
-        """Writes what was decided; answers the cases that somebody else has changed meanwhile."""
+    async def _write(self, decisions: Sequence[tuple[Case, Decision]], now: datetime) -> tuple[list[Case], int]:
+        """Writes what was decided; answers the cases that somebody else has changed meanwhile, and how many generations
+        have ended."""
         if not decisions:
-            return []
+            return [], 0
         try:
             written = await self._store.apply(
                 [(decision, encode_emissions(decision.emissions, now)) for _, decision in decisions], now
@@ -136,21 +140,22 @@ class Settler:
         if any(decision.emissions for _, decision in decisions):
             self._wakeups.events.set()
             await self._elsewhere.wake_relay()
-        lost: list[Case] = []
+        lost, ended = [], 0
         for case, decision in decisions:
             if case.request_id in written:
                 self._unconfirmed.pop(case.request_id, None)
                 self._record(decision)
+                ended += sum(output.status.ended for output in decision.outputs)
             else:
                 case.snapshot = None
                 lost.append(case)
-        return lost
+        return lost, ended
 
     def _note_unowned(self, case: Case) -> None:
         """Generations that the hub accepted for a request that can take them no more: paid for, so never silent."""
         owned = {output.generation_id for output in case.snapshot.outputs} if case.snapshot is not None else set()
         if unowned := [generation_id for generation_id in accepted_ids([case]) if generation_id not in owned]:
-            self._metrics.unowned.labels("answered late").inc(len(unowned))
+            self._metrics.unowned.labels("answered_late").inc(len(unowned))
             cause = "its POST was answered after the request had been submitted again, or had ended"
             log.error("generation.unowned", request_id=case.request_id, generation_id=unowned, cause=cause)
 
@@ -169,6 +174,8 @@ class Settler:
         if before.state is after.state:
             return
         self._metrics.transitions.labels(after.state.value).inc()
+        if after.finished_at is not None and after.submitted_at is not None:
+            self._generating.observe((after.finished_at - after.submitted_at).total_seconds())
         if after.state is RequestState.CANCELLING:
             self._wakeups.stops.set()
         fields: dict[str, object] = {"request_id": after.request_id, "source": after.source}

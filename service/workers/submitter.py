@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from service.clock import utc_now
 from service.domain.claims import Claims
 from service.domain.errors import HubUnavailableError, TransientError
-from service.domain.facts import Fact, HubAccepted, InputFaulty, NotSent
+from service.domain.facts import Fact, HubAccepted, HubRefused, InputFaulty, NotSent, OutcomeUnknown
 from service.domain.gate import Limited, Permit, Post, Signal, Unclear
 from service.domain.retry import Backoff
 from service.domain.states import Claimed, Fault
@@ -37,6 +37,7 @@ from service.workers.wakeups import Wakeups
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
 GATHER_S = 0.004  # how long a busy submitter lets free slots gather, so that claims come in batches
+OUTCOMES = {HubAccepted: "accepted", HubRefused: "refused", NotSent: "not_sent", OutcomeUnknown: "unknown"}
 GATHER_RATE_S = 0.05  # the same for what the rate allows
 
 
@@ -76,15 +77,18 @@ class Submitter:
         self._concurrency = concurrency
         self._submit_timeout_s = submit_timeout_s
         self._posts: set[asyncio.Task[None]] = set()
+        self._waiting, self._submitting = metrics.stages.labels("waiting"), metrics.stages.labels("submitting")
         self._held = 0  # claimed here, and not yet written
         self._after = ""  # the source that was served last
         self._changed = asyncio.Event()  # a place is free, or an answer has come
         self._stopping = asyncio.Event()
         self._claims_ended = asyncio.Event()
-        self._outcomes: Batches[tuple[Claimed, Fact]] = Batches("outcomes", self._write_outcomes, poisoned=self._freed)
+        self._outcomes: Batches[tuple[Claimed, Fact]] = Batches(
+            "outcomes", self._write_outcomes, poisoned=self._freed, metrics=metrics
+        )
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
-        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps)
-        self._waits: Batches[float] = Batches("waits", self._tell_all_to_wait)
+        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, metrics=metrics)
+        self._waits: Batches[float] = Batches("waits", self._tell_all_to_wait, metrics=metrics)
 
     async def run(self) -> None:
         """Works until cancelled; drain first, since a cancelled POST is a doubt."""
@@ -150,6 +154,8 @@ class Submitter:
         self._held += len(claims)
         for item in claims:
             self._after = item.request.source
+            if item.request.attempts == 1:
+                self._waiting.observe((item.began_at - item.request.received_at).total_seconds())
             post = Post(ticket, item.request.target_namespace)
             task = asyncio.create_task(self._post(item, post))
             self._posts.add(task)
@@ -195,7 +201,7 @@ class Submitter:
             return NotSent("submission was paused before the POST was begun", utc_now(), request.attempts), None
         began = time.monotonic()
         submission = await self._hub.submit(request, claimed.input)
-        self._metrics.submits.labels(type(submission.outcome).__name__).observe(time.monotonic() - began)
+        self._metrics.submits.labels(OUTCOMES[type(submission.outcome)]).observe(time.monotonic() - began)
         return replace(submission.outcome, attempt=request.attempts), submission.signal
 
     async def _check_input(self, claimed: Claimed) -> Fact | None:
@@ -211,16 +217,20 @@ class Submitter:
 
     async def _write_outcomes(self, batch: list[tuple[Claimed, Fact]]) -> None:
         cases = [Case(claimed.request.request_id, [fact], claimed.request) for claimed, fact in batch]
-        began = time.monotonic()
         await self._settler.settle(cases)
-        self._metrics.batch("outcomes", len(batch), time.monotonic() - began)
         if len(batch) > 1:
             log.info("outcomes.batch", size=len(batch))
+        now = utc_now()
         for claimed, fact in batch:
             self._freed()
             if isinstance(fact, HubAccepted):
+                self._submitting.observe((now - claimed.began_at).total_seconds())
                 for generation_id in fact.generation_ids:
                     self._stored.add((generation_id, claimed.began_at))
+                each = self._catalogue.price(claimed.request.model, claimed.input)
+                self._metrics.spend(claimed.request.model, len(fact.generation_ids), each)
+            elif isinstance(fact, OutcomeUnknown):
+                self._metrics.doubts_opened.labels("post").inc()
 
     async def _close_gaps(self, batch: list[tuple[str, datetime]]) -> None:
         await self._gap.close_for(dict(batch))

@@ -98,7 +98,7 @@ class Surplus:
         if await self._store.owned([sighting.generation_id]):
             return
         self._told.add(sighting.generation_id)
-        self._metrics.unowned.labels("shown late").inc()
+        self._metrics.unowned.labels("shown_late").inc()
         log.error(
             "generation.unowned",
             request_id=doubt.request.request_id,

@@ -148,7 +148,7 @@ async def test_what_the_hub_shows_only_after_the_grace_was_bought_twice_and_that
             async with asyncio.timeout(30):
                 while statuses(slow).count("cancelled") == 0:
                     await asyncio.sleep(0.05)  # a surplus has no event
-            told = app.metrics.registry.get_sample_value("drover_generations_unowned_total", {"cause": "shown late"})
+            told = app.metrics.registry.get_sample_value("drover_generations_unowned_total", {"cause": "shown_late"})
             assert told == 1
     assert statuses(slow)[0] == "cancelled"
     assert len(statuses(slow)) == 2

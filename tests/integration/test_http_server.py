@@ -105,7 +105,7 @@ async def test_metrics_can_be_read_by_prometheus_and_count_what_happened(replica
     }
     assert samples["drover_requests_total", "accepted"] == 1
     assert samples["drover_requests_total", "succeeded"] == 1
-    assert samples["drover_submit_duration_seconds_count", "HubAccepted"] == 1
+    assert samples["drover_submit_duration_seconds_count", "accepted"] == 1
     assert samples["drover_leading",] == 1
 
 

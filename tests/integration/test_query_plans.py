@@ -137,6 +137,8 @@ ARGUMENTS: dict[str, list[Any]] = {
     "early_cancel": ["r1"],
     "events_of": ["r1"],
     "overview": ["default", 1000],
+    "open_requests": [["accepted", "submitting", "in_doubt", "submitted", "cancelling"]],
+    "count_in_flight": [],
 }
 INDEXES = {
     "claim": {"requests_due", "requests_pkey"},
@@ -177,13 +179,15 @@ INDEXES = {
     "early_cancel": {"early_cancels_pkey"},
     "events_of": {"outbox_sequence", "outbox_answers_of", "unpublished_pkey"},
     "overview": {"unpublished_pkey", "outbox_pkey", "requests_listed"},
+    "open_requests": {"requests_listed"},
+    "count_in_flight": {"outputs_active"},
 }
 
 
 # With these, the server's own settings lead to a sequential scan now and then; it is what SESSION is for.
 UNSTEADY = {"load_requests", "load_owners", "matched_orphans", "pending", "matched_cancels", "forget_cancels"} | {
     *("mark_published", "mark_failed", "outbox_backlog"),  # there is little to be marked, at rest
-    *("find_requests", "page_requests", "overview"),
+    *("find_requests", "page_requests", "overview", "open_requests", "count_in_flight"),
     *(n for n in INDEXES if n.startswith("delete_")),
 }
 

@@ -5,11 +5,12 @@
 -- one by one: no plan, made on a quiet night, goes through the outbox.
 select
     u.row_id, o.event_id, u.request_id, u.sequence, u.stored, o.routing_key, o.type, o.body, o.terminal,
-    o.correlation_id, o.reply_to, o.traceparent, o.tracestate, u.failures
+    o.correlation_id, o.reply_to, o.traceparent, o.tracestate, o.created_at, u.failures
 from unpublished u
 cross join lateral (
     select
-        e.event_id, e.routing_key, e.type, e.body, e.terminal, e.correlation_id, e.reply_to, e.traceparent, e.tracestate
+        e.event_id, e.routing_key, e.type, e.body, e.terminal, e.correlation_id, e.reply_to, e.traceparent,
+        e.tracestate, e.created_at
     from outbox e
     where e.row_id = u.row_id
     offset 0

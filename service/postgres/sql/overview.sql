@@ -16,3 +16,22 @@ select
         order by arrival
         limit 1
     ) as waiting_since;
+
+-- name: open_requests
+-- How many requests have not ended, by state ($1: the states that are no ends), and when the oldest of each was
+-- received: from the index of pages, whatever the table holds besides.
+select s.state::text, counted.count, first.received_at as oldest
+from unnest($1::text[]::request_state[]) as s (state)
+cross join lateral (
+    select count(*) from requests r where coalesce(r.state, 'accepted') = s.state
+) as counted
+left join lateral (
+    select r.received_at from requests r
+    where coalesce(r.state, 'accepted') = s.state
+    order by r.arrival
+    limit 1
+) as first on true;
+
+-- name: count_in_flight
+-- Generations at the hub that have not ended.
+select count(*) from outputs where status in ('queued', 'processing');
