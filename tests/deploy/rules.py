@@ -16,6 +16,17 @@ WRITTEN = DEPLOY / "kubernetes" / "components" / "monitoring" / "prometheusrule.
 HEAD = "# Written by `python -m tests.deploy.rules` from deploy/observability/alerts.yaml: change that.\n"
 
 
+class Readable(yaml.SafeDumper):
+    """Expressions of several lines stay so."""
+
+
+def _text(dumper: Readable, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Readable.add_representer(str, _text)
+
+
 def alert_groups() -> list[Any]:
     """Empty as long as there are no alerts."""
     return list(yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]) if ALERTS.exists() else []
@@ -29,7 +40,7 @@ def prometheus_rule() -> str:
         "metadata": {"name": "drover", "labels": {"app.kubernetes.io/name": "drover"}},
         "spec": {"groups": alert_groups()},
     }
-    return HEAD + yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+    return HEAD + yaml.dump(document, Dumper=Readable, sort_keys=False, width=120, allow_unicode=True)
 
 
 if __name__ == "__main__":

