@@ -108,3 +108,12 @@ class Rendering:
         other = Rendering(copy.deepcopy(self.objects))
         change(other)
         return other
+
+
+def environment_of(rendering: Rendering, container: Object) -> dict[str, str]:
+    """What the container finds set: its ConfigMaps, overruled by its own variables."""
+    maps = {title(thing): thing["data"] for thing in rendering.of("ConfigMap")}
+    found: dict[str, str] = {}
+    for source in container.get("envFrom") or []:
+        found |= maps.get(f"ConfigMap/{at(source, 'configMapRef.name')}", {})
+    return found | {variable["name"]: str(variable.get("value")) for variable in container.get("env") or []}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from service.domain.errors import ConfigurationError
 from service.http.server import CHECK_TIMEOUT_S
 from service.settings import Settings, load_settings, unknown_variables
-from tests.deploy.manifests import Object, Rendering, at, matches, title
+from tests.deploy.manifests import Object, Rendering, at, environment_of, matches, title
 from tests.deploy.network_rules import MIGRATE, SERVICE, network_faults
 from tests.deploy.pod_rules import amount, pod_faults
 
@@ -100,21 +100,12 @@ def _of_probes(rendering: Rendering) -> Iterator[str]:
         yield f"{SERVICE}: readinessProbe: timeoutSeconds cuts a check off that may take {CHECK_TIMEOUT_S:g} s"
 
 
-def _environment(rendering: Rendering, container: Object) -> dict[str, str]:
-    """What the container finds set."""
-    maps = {title(thing): thing["data"] for thing in rendering.of("ConfigMap")}
-    found: dict[str, str] = {}
-    for source in container.get("envFrom") or []:
-        found |= maps.get(f"ConfigMap/{at(source, 'configMapRef.name')}", {})
-    return found | {variable["name"]: str(variable.get("value")) for variable in container.get("env") or []}
-
-
 def _of_environment(rendering: Rendering) -> Iterator[str]:
     """Variables that drover knows, values that it takes, secrets from the mounted files alone."""
     for workload in (SERVICE, MIGRATE):
         pods = rendering.pods_of(workload)
         for container in pods.containers:
-            given = _environment(rendering, container)
+            given = environment_of(rendering, container)
             yield from (f"{workload}: nothing reads {name}" for name in unknown_variables(given))
             yield from (f"{workload}: {name} is set itself, not read from a file" for name in SECRETS if name in given)
             mounted = _mounted_secrets(pods.spec, container)
@@ -122,7 +113,7 @@ def _of_environment(rendering: Rendering) -> Iterator[str]:
             yield from (f"{workload}: no secret is mounted at {path}" for path in sorted(files - mounted))
             yield from (f"{workload}: nothing reads the secret at {path}" for path in sorted(mounted - files))
     container = at(rendering.pods_of(SERVICE).spec, "containers.0", {})
-    given = _environment(rendering, container)
+    given = environment_of(rendering, container)
     yield from (f"{SERVICE}: {name}_FILE is not set" for name in SECRETS if f"{name}_FILE" not in given)
     plain = {name: value for name, value in given.items() if not name.endswith("_FILE")}
     try:
