@@ -1,4 +1,4 @@
-"""drover as its pods run it: their commands, settings and secrets as rendered, on real servers. No cluster is needed."""
+"""drover as its pods run it: commands, settings and secrets as rendered, on real servers. No cluster is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tests.support.servers import Servers
 
 pytestmark = pytest.mark.asyncio
 MOUNTED = "/run/secrets/drover"
-SANDBOX = Rendering(render("overlays/sandbox"))
 
 
 @pytest_asyncio.fixture
@@ -39,8 +38,9 @@ def secrets(tmp_path: Path, empty_database: str, amqp_url: str, hub: Sandbox) ->
 
 def of_container(workload: str, secrets: Path) -> tuple[list[str], dict[str, str]]:
     """Its arguments and variables; the secrets in a folder of the test."""
-    container = at(SANDBOX.pods_of(workload).spec, "containers.0")
-    given = environment_of(SANDBOX, container)
+    rendering = Rendering(render("overlays/sandbox"))
+    container = at(rendering.pods_of(workload).spec, "containers.0")
+    given = environment_of(rendering, container)
     return container["args"], {name: value.replace(MOUNTED, str(secrets)) for name, value in given.items()}
 
 
