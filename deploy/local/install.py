@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.local import node, packages
+from deploy.local import kubectl, node, packages
 from deploy.local.errors import StackError
 from deploy.local.lock import project
 
@@ -68,16 +68,17 @@ def install(profile: str) -> None:
 
 
 def install_tools() -> None:
-    """The programs that the tests run besides the project's own, and the npm packages that two of these need."""
+    """The programs that the tests run besides the project's own: Debian's, kubectl, and the npm packages."""
     missing = sorted({package for program, package in TOOLS.items() if shutil.which(program) is None})
     if missing and packages.may_install():
         packages.install(missing)
     elif missing:
         print(f"missing, so some tests will fail: run `sudo apt-get install {' '.join(missing)}`", file=sys.stderr)
-    try:
-        node.install()
-    except (StackError, OSError) as error:
-        print(f"without the npm packages some tests will fail: {error}", file=sys.stderr)
+    for what, install_them in (("the npm packages", node.install), ("kubectl", kubectl.install)):
+        try:
+            install_them()
+        except (StackError, OSError) as error:
+            print(f"without {what} some tests will fail: {error}", file=sys.stderr)
 
 
 def _works(venv: Path) -> bool:

