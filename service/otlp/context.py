@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
+REMEMBERED = 4096  # contexts: a request's is asked for five times, mostly soon after another
 LENGTH = 55  # of version 00: two digits, a trace id of 32, a span id of 16, two digits of flags
 
 
@@ -12,6 +15,7 @@ def sampled(traceparent: str | None) -> bool:
     return traceparent is not None and len(traceparent) == LENGTH and traceparent[-1] in "13579bdf"
 
 
+@lru_cache(maxsize=REMEMBERED)
 def context_of(traceparent: str | None, tracestate: str | None) -> SpanContext | None:
     """The context of a parent elsewhere; None when there is none, or it is not valid (Trace Context, section 3.2)."""
     if traceparent is None or len(traceparent) != LENGTH or traceparent.startswith("ff"):

@@ -53,10 +53,11 @@ def tracing_of(environment: Mapping[str, str], *, holder: str, hub: str) -> Trac
     if address is None:
         return UNTRACED
     try:
-        from service.otlp.tracer import OtlpTracing  # noqa: PLC0415 - 0.3 s, and an extra
+        from service.otlp.sender import Sender  # noqa: PLC0415 - 0.3 s, and an extra
+        from service.otlp.tracer import OtlpTracing  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "Traces are asked for (OTEL_EXPORTER_OTLP_ENDPOINT), but what sends them is not installed: "
             f"pip install 'drover[tracing]', or unset the variable. Missing: {error.name}."
         ) from error
-    return OtlpTracing(address, holder=holder, hub=urlsplit(hub).hostname or "")
+    return OtlpTracing(Sender(address, holder=holder), hub=urlsplit(hub).hostname or "")

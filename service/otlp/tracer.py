@@ -1,34 +1,19 @@
-"""Spans over the OpenTelemetry SDK, sent by its batch processor in a thread of its own.
+"""What the workers tell, drawn as spans by OpenTelemetry's conventions for messaging.
 
 The sampler is asked once a request, where its message comes in; everything later follows the flag of the stored
-context, which is what every sampler of the SDK would say. Spans are made whole, when they end: `ReadableSpan` is meant
-for the SDK's own tracer, but that one's spans, which can be written to (locks, limits, bounded attributes), take many
-times as long in the event loop, with six a request (tests/bench/tracing.py).
+context, which is what every sampler of the SDK would say.
 
 Attributes: ids, names of models and sources, counts, codes. Never a prompt, metadata, a URL, or a text of the hub's.
 """
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
-from contextlib import suppress
 from datetime import datetime
-from importlib.metadata import version
 
-import structlog
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import Decision
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
-from opentelemetry.trace.status import Status, StatusCode
-from opentelemetry.util.types import AttributeValue
 
-from service.domain.errors import ConfigurationError
 from service.domain.facts import (
     Fact,
     FoundUpstream,
@@ -42,67 +27,30 @@ from service.domain.facts import (
 from service.domain.matching import Doubt
 from service.domain.messages import Identified, Message, OutboxEvent, Unidentified
 from service.domain.states import Request, RequestState
-from service.otlp import complaints
 from service.otlp.context import context_of, sampled, traceparent_of
+from service.otlp.sender import Attributes, Sender
 from service.tracing import Span, Tracing
 
-log = structlog.get_logger(__name__)
-CLOSE_S = 1.5  # for the last spans; less than what the composition root's closing has
-NAME = "drover"
 PROCESS, SUBMIT, RESOLVE, GENERATE = "generation.requests process", "submit", "resolve doubt", "generate"
 PUBLISH, REPLY = "generation.events publish", "reply publish"
-WELL, WRONG = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
-SAMPLED, DROPPED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
-Attributes = dict[str, AttributeValue]
 
 
 class OtlpTracing(Tracing):
-    """Sends to one collector. Between `open` and `close`, spans that it does not take in time are dropped."""
+    """Tracing that is on."""
 
     on = True
 
-    def __init__(self, address: str, *, holder: str, hub: str) -> None:
-        complaints.listen()
-        self._address = address
+    def __init__(self, sender: Sender, *, hub: str) -> None:
+        self._sender = sender
         self._hub = hub
-        provider = TracerProvider(resource=_resource(holder), shutdown_on_exit=False)  # reads the variables
-        self._resource, self._sampler, self._ids = provider.resource, provider.sampler, provider.id_generator
-        self._scope = InstrumentationScope(NAME, version(NAME))
-        self._processor: BatchSpanProcessor | None = None
-        self._exporter: OTLPSpanExporter | None = None
-
-    # -- life -----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Starts the sending thread; connects nowhere yet."""
-        try:
-            self._exporter = OTLPSpanExporter()
-            self._processor = BatchSpanProcessor(self._exporter)
-        except (ValueError, RuntimeError) as error:
-            raise ConfigurationError(f"The OTEL_ variables cannot be used as they are: {error}") from None
-        log.info("traces.sent", collector=self._address, sampler=self._sampler.get_description())
+        """Begins to send. ConfigurationError."""
+        self._sender.open()
 
     async def close(self) -> None:
-        """Sends what is left, in a thread that nobody has to wait for: a request to a collector that hangs ends by its
-        own timeout, or with the process."""
-        processor, exporter = self._processor, self._exporter
-        if processor is None or exporter is None:
-            return
-        self._processor = None
-        sent, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def flush() -> None:
-            processor.shutdown()  # type: ignore[no-untyped-call] # the SDK's own omission
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(sent.set)
-
-        threading.Thread(target=flush, name="traces-flush", daemon=True).start()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await sent.wait()
-        except TimeoutError:
-            log.warning("traces.not_flushed", collector=self._address, waited_s=CLOSE_S)
-            exporter.shutdown()  # type: ignore[no-untyped-call] # no further try
+        """Sends what is left."""
+        await self._sender.close()
 
     # -- what the workers tell ------------------------------------------------------------------------------------
 
@@ -123,7 +71,9 @@ class OtlpTracing(Tracing):
             attributes["messaging.message.id"] = message.message_id
         if isinstance(read, Identified):
             attributes["drover.request_id"] = read.request_id
-        return Drawn(self, PROCESS, SpanKind.CONSUMER, context, parent, attributes, read.tracestate if parent else None)
+        return Drawn(
+            self._sender, PROCESS, SpanKind.CONSUMER, context, parent, attributes, read.tracestate if parent else None
+        )
 
     def posted(self, request: Request, seconds: float, outcome: SubmitOutcome) -> None:
         """The POST, by what it came to."""
@@ -195,22 +145,24 @@ class OtlpTracing(Tracing):
         else:
             attributes["messaging.destination.name"] = "generation.events"
         name = REPLY if reply else PUBLISH
-        return Drawn(self, name, SpanKind.PRODUCER, self._beneath(parent), parent, attributes, event.tracestate)
+        return Drawn(self._sender, name, SpanKind.PRODUCER, self._beneath(parent), parent, attributes, event.tracestate)
 
     # -- spans ----------------------------------------------------------------------------------------------------
 
     def _decided(self, parent: SpanContext | None) -> SpanContext:
         """A context beneath the parent, or of a new trace, sampled or not."""
         around = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
-        trace_id = self._ids.generate_trace_id() if parent is None else parent.trace_id
-        answer = self._sampler.should_sample(around, trace_id, PROCESS, SpanKind.CONSUMER)
-        flags = SAMPLED if answer.decision is Decision.RECORD_AND_SAMPLE else DROPPED
+        trace_id = self._sender.ids.generate_trace_id() if parent is None else parent.trace_id
+        answer = self._sender.sampler.should_sample(around, trace_id, PROCESS, SpanKind.CONSUMER)
+        flags = TraceFlags.SAMPLED if answer.decision is Decision.RECORD_AND_SAMPLE else TraceFlags.DEFAULT
+        if parent is not None:
+            flags |= parent.trace_flags & TraceFlags.RANDOM_TRACE_ID
         state = None if parent is None else parent.trace_state
-        return SpanContext(trace_id, self._ids.generate_span_id(), False, flags, state)  # noqa: FBT003
+        return SpanContext(trace_id, self._sender.ids.generate_span_id(), False, TraceFlags(flags), state)  # noqa: FBT003
 
     def _beneath(self, parent: SpanContext) -> SpanContext:
         """A context beneath one that is sampled."""
-        span_id = self._ids.generate_span_id()
+        span_id = self._sender.ids.generate_span_id()
         return SpanContext(parent.trace_id, span_id, False, parent.trace_flags, parent.trace_state)  # noqa: FBT003
 
     def _draw_beneath(
@@ -225,37 +177,7 @@ class OtlpTracing(Tracing):
     ) -> None:
         parent = context_of(request.traceparent, request.tracestate)
         if parent is not None:
-            self.draw(name, kind, self._beneath(parent), parent, attributes, began_ns, ended_ns, error)
-
-    def draw(
-        self,
-        name: str,
-        kind: SpanKind,
-        context: SpanContext,
-        parent: SpanContext | None,
-        attributes: Attributes,
-        began_ns: int,
-        ended_ns: int,
-        error: str | None,
-    ) -> None:
-        """Hands one whole span to the thread that sends; never waits."""
-        if self._processor is None:
-            return
-        if error is not None:
-            attributes["error.type"] = error
-        span = ReadableSpan(
-            name,
-            context,
-            parent,
-            self._resource,
-            attributes,
-            kind=kind,
-            status=WELL if error is None else WRONG,
-            start_time=began_ns,
-            end_time=max(began_ns, ended_ns),  # two replicas' clocks may have told them
-            instrumentation_scope=self._scope,
-        )
-        self._processor.on_end(span)
+            self._sender.send(name, kind, self._beneath(parent), parent, attributes, began_ns, ended_ns, error)
 
 
 class Undrawn:
@@ -285,7 +207,7 @@ class Drawn:
 
     def __init__(
         self,
-        tracing: OtlpTracing,
+        sender: Sender,
         name: str,
         kind: SpanKind,
         context: SpanContext,
@@ -293,8 +215,8 @@ class Drawn:
         attributes: Attributes,
         tracestate: str | None,
     ) -> None:
-        self._whole: tuple[OtlpTracing, str, SpanKind, SpanContext, SpanContext | None, Attributes] | None = (
-            tracing,
+        self._whole: tuple[Sender, str, SpanKind, SpanContext, SpanContext | None, Attributes] | None = (
+            sender,
             name,
             kind,
             context,
@@ -317,25 +239,14 @@ class Drawn:
         whole, self._whole = self._whole, None
         if whole is None:
             return
-        tracing, name, kind, context, parent, attributes = whole
+        sender, name, kind, context, parent, attributes = whole
         if outcome is not None:
             attributes["drover.outcome"] = outcome
         if model is not None:
             attributes["drover.model"] = model
         if batch is not None:
             attributes["drover.batch_size"] = batch
-        tracing.draw(name, kind, context, parent, attributes, self._began_ns, time.time_ns(), error)
-
-
-def _resource(holder: str) -> Resource:
-    """Who sends: what the variables say, else the service's own name, version and replica."""
-    own = Resource({SERVICE_NAME: NAME, "service.version": version(NAME), "service.instance.id": holder})
-    given = {key: value for key, value in Resource.create().attributes.items() if not _made_up(key, value)}
-    return own.merge(Resource(given))
-
-
-def _made_up(key: str, value: AttributeValue) -> bool:
-    return key == SERVICE_NAME and str(value).startswith("unknown_service")
+        sender.send(name, kind, context, parent, attributes, self._began_ns, time.time_ns(), error)
 
 
 def _of(request: Request) -> Attributes:
