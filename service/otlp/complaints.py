@@ -49,9 +49,15 @@ def _plain(word: object, *, worded: bool) -> object:
     return type(word).__name__ if isinstance(word, BaseException) else "..."
 
 
+def hush() -> None:
+    """What is given up for good is told once, by who gives it up."""
+    logging.getLogger(LOGGER).setLevel(logging.CRITICAL)
+
+
 def listen() -> None:
     """From here on the SDK speaks through our log alone."""
     logger = logging.getLogger(LOGGER)
     logger.propagate = False
+    logger.setLevel(logging.WARNING)
     if not any(isinstance(handler, Complaints) for handler in logger.handlers):
         logger.addHandler(Complaints())

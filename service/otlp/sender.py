@@ -79,6 +79,7 @@ class Sender:
                 await sent.wait()
         except TimeoutError:
             log.warning("traces.not_flushed", collector=self._address, waited_s=CLOSE_S)
+            complaints.hush()
             exporter.shutdown()  # type: ignore[no-untyped-call] # no further try
 
     def send(

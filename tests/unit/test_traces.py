@@ -8,14 +8,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from structlog.testing import capture_logs
 
-from service.domain.errors import ConfigurationError, ErrorCode
+from service.cli import run
+from service.cli.doctor.check import Level
+from service.cli.doctor.configuration import judge_settings
+from service.domain.errors import BrokerUnavailableError, ConfigurationError, ErrorCode
 from service.domain.facts import (
     FoundUpstream,
     HubAccepted,
@@ -34,9 +39,11 @@ from service.otlp.context import context_of, sampled, traceparent_of
 from service.otlp.environment import collector, tracing_of
 from service.otlp.sender import Sender
 from service.otlp.tracer import OtlpTracing
+from service.rabbit.bus import RabbitBus
 from service.tracing import UNTRACED
 from service.wire.events import encode_event
 from service.wire.requests import TRACEPARENT as WELL_FORMED
+from service.workers.traced import TracedBus
 from tests.unit.builders import NOW, RECEIVED, a_body, a_request, read
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -392,9 +399,63 @@ def test_a_complaint_is_told_without_addresses_and_keys(complaint: logging.LogRe
     assert told(complaint) == text
 
 
-def test_the_same_complaint_is_told_once_a_minute(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_the_same_complaint_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     complaints = Complaints()
-    for words in (1, 2, 3):
-        complaints.handle(a_complaint("opentelemetry.sdk", "Queue full %s", words))
-    complaints.handle(a_complaint("opentelemetry.sdk", "Something else"))
-    assert len(complaints._told) == 2
+    with capture_logs() as lines:
+        monkeypatch.setattr("service.otlp.complaints.log", structlog.get_logger())  # the module's may be bound already
+        for words in (1, 2, 3):
+            complaints.handle(a_complaint("opentelemetry.sdk", "Queue full %s", words))
+        complaints.handle(a_complaint("opentelemetry.sdk", "Something else"))
+    assert [line["reason"] for line in lines] == ["Queue full 1", "Something else"]
+    assert {(line["event"], line["log_level"]) for line in lines} == {("traces.impaired", "warning")}
+
+
+# -- what the commands say --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one setting that has no default."""
+    monkeypatch.setenv("OXEN_API_KEY", SECRET)
+
+
+@pytest.mark.usefixtures("key")
+def test_config_says_where_traces_go_and_what_would_turn_them_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["config"]) == 0
+    assert f"Traces are off: {ENDPOINT} would name their collector." in capsys.readouterr().out
+    monkeypatch.setenv(ENDPOINT, "http://collector:4318")
+    assert run(["config"]) == 0
+    assert "Traces go to collector:4318." in capsys.readouterr().out
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    assert run(["config"]) == 2
+    assert "OTEL_EXPORTER_OTLP_PROTOCOL" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variables", "told_of"),
+    [
+        ({}, []),
+        (THERE, [(Level.OK, "Traces go to collector:4318.")]),
+        ({ENDPOINT: "collector:4318"}, [(Level.FAULT, f"{ENDPOINT}: must be a URL")]),
+    ],
+)
+def test_the_doctor_judges_the_variables_of_traces(variables: dict[str, str], told_of: list[tuple[Level, str]]) -> None:
+    checks, _, _ = judge_settings({"OXEN_API_KEY": SECRET, **variables})
+    found = [(check.level, check.found) for check in checks if "Traces" in check.found or "OTEL" in check.found]
+    assert [(level, text[: len(begins)]) for (level, text), (_, begins) in zip(found, told_of, strict=True)] == told_of
+
+
+# -- the bus ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_what_the_broker_did_not_take_is_drawn_with_its_error(tracing: OtlpTracing, kept: Kept) -> None:
+    bus = TracedBus(RabbitBus("amqp://127.0.0.1:1/", confirm_timeout_s=0.05), tracing)  # never connected
+    event = replace(an_event(a_traced()), reply_to="inbox")
+    outcomes = await bus.publish_events([event, replace(event, traceparent=SAMPLED_OUT)])
+    assert [type(outcome) for outcome in outcomes] == [BrokerUnavailableError] * 2
+    assert await bus.publish_reply(event) is False
+    assert [attributes(span)["error.type"] for span in kept.spans] == ["BrokerUnavailableError", "undeliverable"]
+    assert attributes(kept.spans[0])["drover.batch_size"] == 2
