@@ -21,9 +21,10 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from tests.support.dockerfile import Ignored, Instruction, Stage, context, stages
-from tests.support.replica import STREAMS, Process
+from tests.support.replica import Process
 
 MADE = re.compile(r"(?<![\w.*/$-])/(?=(?:opt|src|usr/local)(?:[/:\s\"']|$))")
 BUILDER = 65_530  # the account of the steps; the images' own is another, so that the tree is not its
@@ -213,10 +214,18 @@ class Container(Process):
         self._image = image
         self._writes = writes
 
-    async def _start(self) -> asyncio.subprocess.Process:
-        argv = self._image.argv([*self._image.entrypoint, *self._command], writes=self._writes)
-        env = {**self._image.variables, **self._variables}
-        return await asyncio.create_subprocess_exec(*argv, env=env, cwd="/", **STREAMS)
+    async def __aenter__(self) -> Self:
+        self.process = await asyncio.create_subprocess_exec(
+            *self._image.argv([*self._image.entrypoint, *self._command], writes=self._writes),
+            env={**self._image.variables, **self._variables},
+            cwd="/",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 22,
+        )
+        self._reading = [asyncio.create_task(self._read_log()), asyncio.create_task(self._read_errors())]
+        self.errors = []
+        return self
 
 
 def remove(tree: Path) -> None:

@@ -21,7 +21,6 @@ from service.settings import load_settings
 KEY = "sandbox-key"
 # Not inherited. Of coverage: these are killed, or loaded; what they run is traced where it runs in the tests' process.
 OWN_VARIABLES = ("DROVER_", "OXEN_", "COVERAGE_")
-STREAMS: dict[str, Any] = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, "limit": 1 << 22}
 STARTS_S = 60.0  # on a busy machine; how long a start takes is nobody's promise
 
 
@@ -60,15 +59,20 @@ class Process:
         self._logged = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
-        self.process = await self._start()
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "service",
+            *self._command,
+            env={**inherited, **self._variables},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=1 << 22,
+        )
         self._reading = [asyncio.create_task(self._read_log()), asyncio.create_task(self._read_errors())]
         self.errors: list[str] = []
         return self
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
-        argv = [sys.executable, "-m", "service", *self._command]
-        return await asyncio.create_subprocess_exec(*argv, env={**inherited, **self._variables}, **STREAMS)
 
     async def __aexit__(self, *_: object) -> None:
         if self.process.returncode is None:
