@@ -75,12 +75,13 @@ class Build:
         _everybody_may_read(folder)
 
     def perform(self, target: str) -> Image:
-        """The stages that this one needs, each once, then itself; it is left in `root`, read-only."""
+        """The stages that this one needs, each once, then itself; it is left in `root`, which is not its user's."""
         self._complete(target)
         self._take(target)
-        for path in (self.root, *self.root.rglob("*")):
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode & ~0o222)
+        if self._account is None:  # the user is who built it: as another account would have it
+            for path in (self.root, *self.root.rglob("*")):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode & ~0o222)
         return Image(self, target)
 
     def env_of(self, target: str) -> dict[str, str]:
@@ -142,6 +143,7 @@ class Build:
         return self.root / PurePosixPath("/", *parts).relative_to("/")
 
     def _copy(self, step: Instruction, where: str) -> None:
+        assert step.flags.keys() <= {"from", "chmod"}
         *sources, last = step.text.split()
         target = self._inside(where, last)
         for source in sources:
