@@ -21,7 +21,7 @@ from tests.support.ports import free_port
 from tests.support.replica import environment, get, running
 from tests.support.servers import REPOSITORY, Servers
 
-pytestmark = pytest.mark.timeout(400)  # the first test builds, and the first run ever fetches the packages
+pytestmark = pytest.mark.timeout(600)  # the first test builds, and the first run ever fetches the packages
 LOCKS = [REPOSITORY / "deploy" / "lock" / f"{name}.txt" for name in ("build", "image", "demo")]
 UNCHECKED = b"\1\0\0\0"  # of a .pyc: it goes by the source's hash, and nobody looks at the source
 BUILDERS = {"pip", "setuptools", "wheel", "hatchling", "ensurepip", "cc", "gcc", "make", "ld"}
