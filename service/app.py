@@ -1,4 +1,5 @@
 """The composition root: the only file that knows every class. Constructors do no I/O; `start` does."""
+# More than 300 lines because each part is wired here and nowhere else.
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from service.http.api import api_routes
 from service.http.server import HttpServer
 from service.hub.client import HubClient
 from service.hub.stream import HubStream
+from service.otlp.environment import tracing_of
 from service.postgres.database import Database
 from service.postgres.feed import FeedReader
 from service.postgres.leader import CHANNEL as LEASE_CHANNEL
@@ -61,6 +63,7 @@ from service.workers.showroom import Showroom
 from service.workers.stopper import Stopper
 from service.workers.submitter import Submitter
 from service.workers.surplus import Surplus
+from service.workers.traced import TracedBus
 from service.workers.wakeups import Pulse, Wakeups
 
 log = structlog.get_logger(__name__)
@@ -93,6 +96,7 @@ class App:
         self.bus = RabbitBus(amqp_url)
         self.consumer = Consumer(amqp_url, REQUESTS)
         self.cancels_consumer = Consumer(amqp_url, CANCELS)
+        self.tracing = tracing_of(os.environ, holder=self.holder, hub=base_url)
         self.patience = Patience()
         self.gate_policy = GatePolicy(settings.submit_concurrency)
         for name, part in overrides.items():
@@ -104,11 +108,13 @@ class App:
         self.wakeups = Wakeups()
         self.elsewhere = Elsewhere(self.outbox)
         self.catalogue = Catalogue(self.hub, BUILTIN_SCHEMAS)
-        self.settler = Settler(self.store, self.outbox, self.wakeups, self.metrics, elsewhere=self.elsewhere)
+        self.settler = Settler(
+            self.store, self.outbox, self.wakeups, self.metrics, elsewhere=self.elsewhere, tracing=self.tracing
+        )
         self.gap = Gap(self.store, self.hub, self.settler, self.metrics, patience=self.patience)
         rules = request_rules(settings)
         shared = (self.wakeups, self.elsewhere, self.metrics)
-        self.intake = Intake(self.store, self.bus, self.consumer, self.catalogue, rules, *shared)
+        self.intake = Intake(self.store, self.bus, self.consumer, self.catalogue, rules, *shared, tracing=self.tracing)
         self.consumer.deliver_to(self.intake.receive)
         self.cancels = Cancels(
             self.store,
@@ -131,6 +137,7 @@ class App:
             holder=self.holder,
             concurrency=settings.submit_concurrency,
             submit_timeout_s=settings.submit_timeout_s,
+            tracing=self.tracing,
         )
         self.metrics.consuming.set_function(lambda: self.consumer.consuming)
         self.metrics.publishing_blocked.set_function(lambda: self.bus.blocked)
@@ -185,6 +192,7 @@ class App:
             self.metrics,
             interval_s=self.settings.reconcile_interval_s,
         )
+        outgoing = TracedBus(self.bus, self.tracing) if self.tracing.on else self.bus
         surplus = Surplus(self.store, self.hub, self.metrics, patience=self.patience)
         return (
             Listener(
@@ -207,10 +215,11 @@ class App:
                 price=self.catalogue.price,
                 grace_s=self.settings.doubt_grace_s,
                 patience=self.patience,
+                tracing=self.tracing,
             ),
             surplus,
             Stopper(self.store, self.hub, self.settler, self.gap, self.wakeups, patience=self.patience),
-            Relay(self.outbox, self.bus, self.wakeups, self.metrics, term=term),
+            Relay(self.outbox, outgoing, self.wakeups, self.metrics, term=term),
             Census(StandingReader(self.database), self.metrics, term=term),
             Janitor(self.store, retention=timedelta(days=self.settings.retention_days)),
         )
@@ -221,6 +230,7 @@ class App:
         """Opens everything and starts the components; the HTTP port. ConfigurationError for what waiting won't mend."""
         port = await self.http.open()
         try:
+            self.tracing.open()
             await self.hub.open()
             await open_migrated(self.database, migrate=self.settings.migrate_on_start)
             self.supervisor.start()
@@ -240,7 +250,7 @@ class App:
     async def close(self) -> None:
         """Closes what `start` opened."""
         await self.supervisor.end()
-        parts = (self.consumer, self.cancels_consumer, self.bus, self.hub, self.database, self.http)
+        parts = (self.consumer, self.cancels_consumer, self.bus, self.hub, self.database, self.http, self.tracing)
         await asyncio.gather(*(part.close() for part in parts))
 
     # -- health ---------------------------------------------------------------------------------------------------

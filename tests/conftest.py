@@ -18,12 +18,14 @@ from tests.support.bus import Team
 from tests.support.replica import KEY, environment, running
 from tests.support.servers import Servers
 
-# Files whose tests share a server of their own, or a browser: each is run by one worker. The mark `xdist_group` would
-# say so where it matters, but pytest-xdist 3.8 writes it to an attribute that pytest 9.2 does not read, and it is lost.
+# Files whose tests share a server of their own, a browser or an image: each is run by one worker. The mark
+# `xdist_group` would say so where it matters, but pytest-xdist 3.8 writes it to an attribute that pytest 9.2 does not
+# read, and it is lost.
 WHOLE = (
     "tests/chaos/test_broker_faults.py",
     "tests/chaos/test_database_faults.py",
     "tests/chaos/test_campaign.py",
+    "tests/deploy/test_image.py",
     "tests/e2e/test_page.py",
 )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import os
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from service.otlp.environment import collector
 from service.postgres.database import Database
 from service.postgres.migrate import apply_migrations
 from service.rabbit.connection import Link, translated
@@ -117,6 +119,10 @@ def config(*, json: bool = False) -> int:
         hint = f"; did you mean {meant}?" if meant else "."
         Console(stderr=True).print(f"drover: nothing reads {name}{hint}", highlight=False, soft_wrap=True)
     load_settings()
+    address = collector(os.environ)
+    if not json:
+        traces = f"go to {address}" if address else "are off: OTEL_EXPORTER_OTLP_ENDPOINT would name their collector"
+        Console().print(f"Traces {traces}.", highlight=False, soft_wrap=True)
     return 0
 
 

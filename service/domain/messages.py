@@ -56,12 +56,16 @@ class Identified(Struct, frozen=True):
     content_hash: bytes | None  # None: the content could not even be read
     accepted: NewRequest | None
     fault: Fault | None
+    traceparent: str | None = None  # the message's own, else its envelope's; with tracing on, that of its processing
+    tracestate: str | None = None
 
 
 class Unidentified(Struct, frozen=True):
     """A message that cannot be answered by id; it is quarantined."""
 
     fault: Fault
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 class OutboxEvent(Struct, frozen=True):

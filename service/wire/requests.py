@@ -94,18 +94,19 @@ class RequestBody(BaseModel):
 def read_message(message: Message, rules: RequestRules, now: datetime) -> Identified | Unidentified:
     """Reads one delivery. Never raises: whatever is wrong comes back as a fault."""
     data, envelope, problem = read_document(message)
+    trace = _trace(message, envelope)
     request_id = read_request_id(message, data)
     if isinstance(request_id, Fault):
-        return Unidentified(problem or request_id)
+        return Unidentified(problem or request_id, *trace)
     if data is None:
-        return Identified(request_id, None, None, problem)
+        return Identified(request_id, None, None, problem, *trace)
     content_hash = _content_hash(data)
     body = problem or _body(data)
     fault = body if isinstance(body, Fault) else _fault(message, body, rules)
     if isinstance(body, Fault) or fault is not None:
-        return Identified(request_id, content_hash, None, fault)
-    accepted = _new_request(message, envelope, body, request_id, content_hash, rules, now)
-    return Identified(request_id, content_hash, accepted, None)
+        return Identified(request_id, content_hash, None, fault, *trace)
+    accepted = _new_request(message, trace, body, request_id, content_hash, rules, now)
+    return Identified(request_id, content_hash, accepted, None, *trace)
 
 
 def _content_hash(data: Mapping[str, Any]) -> bytes | None:
@@ -176,6 +177,14 @@ def readable_trace(pattern: re.Pattern[str], value: object) -> str | None:
     return value if isinstance(value, str) and pattern.fullmatch(value) else None
 
 
+def _trace(message: Message, envelope: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """traceparent and tracestate of the headers, else of the envelope: a tracestate says nothing of another's trace."""
+    if message.traceparent is not None:
+        return message.traceparent, message.tracestate
+    traceparent = readable_trace(TRACEPARENT, envelope.get("traceparent"))
+    return traceparent, readable_trace(TRACESTATE, envelope.get("tracestate")) if traceparent else None
+
+
 def reply_to_refusal(reply_to: str | None, rules: RequestRules) -> str | None:
     """Why an answer may not go to that queue; None when it may."""
     if reply_to is None:
@@ -191,7 +200,7 @@ def reply_to_refusal(reply_to: str | None, rules: RequestRules) -> str | None:
 
 def _new_request(
     message: Message,
-    envelope: Mapping[str, Any],
+    trace: tuple[str | None, str | None],
     body: RequestBody,
     request_id: str,
     content_hash: bytes | None,
@@ -213,8 +222,8 @@ def _new_request(
         metadata=None if body.metadata is None else dumps(body.metadata),
         correlation_id=message.correlation_id,
         reply_to=message.reply_to,
-        traceparent=message.traceparent or readable_trace(TRACEPARENT, envelope.get("traceparent")),
-        tracestate=message.tracestate or readable_trace(TRACESTATE, envelope.get("tracestate")),
+        traceparent=trace[0],
+        tracestate=trace[1],
     )
     deadline = body.deadline or now + timedelta(seconds=rules.default_deadline_s)
     # Content that passed every judgement always has a canonical spelling.

@@ -28,6 +28,7 @@ from service.domain.retry import Backoff
 from service.domain.states import OutputStatus
 from service.domain.submission import LOOKS
 from service.telemetry import Metrics
+from service.tracing import UNTRACED, Tracing
 from service.workers.ports import Hub, Store
 from service.workers.settler import Case, Settler
 from service.workers.surplus import Surplus
@@ -68,6 +69,7 @@ class Doubts:
         price: Price,
         grace_s: float,
         patience: Patience,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -78,6 +80,7 @@ class Doubts:
         self._price = price
         self._grace = timedelta(seconds=grace_s)
         self._patience = patience
+        self._tracing = tracing
 
     async def run(self) -> None:
         """Looks while there are doubts, until cancelled."""
@@ -112,8 +115,20 @@ class Doubts:
             late = [doubt for doubt in members if doubt.request.request_id not in decided and self._too_old(doubt, now)]
             self._metrics.doubts.labels("undecided").inc(len(late))
             fact = Undecidable("the hub's lists could not be read in time, or were never complete")
-            ended = await self._settler.settle([*cases, *(Case(doubt.request.request_id, [fact]) for doubt in late)])
+            cases += [Case(doubt.request.request_id, [fact]) for doubt in late]
+            ended = await self._settler.settle(cases)
             self._metrics.completions.labels("look").inc(ended)
+            if self._tracing.on:
+                self._trace(members, cases)
+
+    def _trace(self, doubts: Sequence[Doubt], cases: Sequence[Case]) -> None:
+        facts = {case.request_id: case.facts[0] for case in cases}
+        for doubt in doubts:
+            match facts.get(doubt.request.request_id):
+                case FoundUpstream() | Undecidable() as fact:
+                    self._tracing.doubt_resolved(doubt, fact)
+                case NotFoundUpstream(look=look) as fact if look >= LOOKS:
+                    self._tracing.doubt_resolved(doubt, fact)
 
     def _too_old(self, doubt: Doubt, now: datetime) -> bool:
         return now - doubt.doubted_at > self._grace + self._patience.doubt

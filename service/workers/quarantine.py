@@ -68,11 +68,12 @@ class Quarantine:
         """Hands over one refusal that has a reason; never waits."""
         self._waiting.add(refusal)
 
-    def refuse(self, delivery: Delivery, request_id: str, fault: Fault) -> Refusal:
-        """A refusal to be put away for `fault`, which its `reply_to` alone is told of."""
+    def refuse(self, delivery: Delivery, request_id: str, fault: Fault, *, answered: Message | None = None) -> Refusal:
+        """A refusal to be put away for `fault`, which its `reply_to` alone is told of. `answered`: the message with the
+        trace that the answer is to carry, if that is another."""
         log.warning("message.quarantined", request_id=request_id or None, reason=fault.code.value, detail=fault.message)
         self._metrics.rejections.labels(fault.code.value).inc()
-        message = delivery.message
+        message = answered or delivery.message
         reply_to = self.reply_to(message)
         answer = None
         if reply_to is not None:

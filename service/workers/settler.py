@@ -16,6 +16,7 @@ from service.domain.facts import Fact, FoundUpstream, HubAccepted, HubRefused, O
 from service.domain.lifecycle import decide
 from service.domain.states import Fault, Request, RequestState
 from service.telemetry import Metrics
+from service.tracing import UNTRACED, Tracing
 from service.wire.events import encode_emissions
 from service.workers.ports import EventStore, Store
 from service.workers.wakeups import Wakeups
@@ -39,7 +40,14 @@ class Settler:
     """The one way in which a fact becomes a change of state, its events and its line in the log."""
 
     def __init__(
-        self, store: Store, events: EventStore, wakeups: Wakeups, metrics: Metrics, *, elsewhere: Elsewhere
+        self,
+        store: Store,
+        events: EventStore,
+        wakeups: Wakeups,
+        metrics: Metrics,
+        *,
+        elsewhere: Elsewhere,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self._store = store
         self._events = events
@@ -47,6 +55,7 @@ class Settler:
         self._metrics = metrics
         self._elsewhere = elsewhere
         self._generating = metrics.stages.labels("generating")
+        self._tracing = tracing
         self._unconfirmed: dict[str, Decision] = {}  # writes whose answer was lost; the next look tells what became
 
     async def settle(self, cases: Sequence[Case]) -> int:
@@ -176,6 +185,8 @@ class Settler:
         self._metrics.transitions.labels(after.state.value).inc()
         if after.finished_at is not None and after.submitted_at is not None:
             self._generating.observe((after.finished_at - after.submitted_at).total_seconds())
+        if self._tracing.on and after.state.ended:
+            self._tracing.ended(after)
         if after.state is RequestState.CANCELLING:
             self._wakeups.stops.set()
         fields: dict[str, object] = {"request_id": after.request_id, "source": after.source}

@@ -26,6 +26,7 @@ from service.domain.retry import Backoff
 from service.domain.states import Claimed, Fault
 from service.supervisor import run_together
 from service.telemetry import Metrics
+from service.tracing import UNTRACED, Tracing
 from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
 from service.workers.gap import Gap
@@ -64,6 +65,7 @@ class Submitter:
         holder: str,
         concurrency: int,
         submit_timeout_s: float,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self._store = store
         self._hub = hub
@@ -76,6 +78,7 @@ class Submitter:
         self._holder = holder
         self._concurrency = concurrency
         self._submit_timeout_s = submit_timeout_s
+        self._tracing = tracing
         self._posts: set[asyncio.Task[None]] = set()
         self._waiting, self._submitting = metrics.stages.labels("waiting"), metrics.stages.labels("submitting")
         self._held = 0  # claimed here, and not yet written
@@ -201,7 +204,10 @@ class Submitter:
             return NotSent("submission was paused before the POST was begun", utc_now(), request.attempts), None
         began = time.monotonic()
         submission = await self._hub.submit(request, claimed.input)
-        self._metrics.submits.labels(OUTCOMES[type(submission.outcome)]).observe(time.monotonic() - began)
+        took = time.monotonic() - began
+        self._metrics.submits.labels(OUTCOMES[type(submission.outcome)]).observe(took)
+        if self._tracing.on:
+            self._tracing.posted(request, took, submission.outcome)
         return replace(submission.outcome, attempt=request.attempts), submission.signal
 
     async def _check_input(self, claimed: Claimed) -> Fact | None:

@@ -20,7 +20,7 @@ from service.settings import load_settings
 
 KEY = "sandbox-key"
 # Not inherited. Of coverage: these are killed, or loaded; what they run is traced where it runs in the tests' process.
-OWN_VARIABLES = ("DROVER_", "OXEN_", "COVERAGE_")
+OWN_VARIABLES = ("DROVER_", "OXEN_", "OTEL_", "COVERAGE_")
 STARTS_S = 60.0  # on a busy machine; how long a start takes is nobody's promise
 
 

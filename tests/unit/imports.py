@@ -25,12 +25,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "supervisor": {"cancellation", "domain"},
     "telemetry": {"clock", "domain"},
     "settings": {"domain"},
-    "workers": {*BASE, "supervisor", "telemetry"},
+    "tracing": {"domain"},
+    "otlp": {"domain", "tracing"},
+    "workers": {*BASE, "supervisor", "telemetry", "tracing"},
     "contracts": {"domain", "wire"},
     "http": {*BASE, "contracts", "supervisor", "telemetry", "workers"},
     "sandbox": set(),
-    "app": {*BASE, *ADAPTERS, "supervisor", "telemetry", "settings", "workers", "http"},
-    "cli": {*BASE, *ADAPTERS, "contracts", "supervisor", "telemetry", "settings", "app", "sandbox"},
+    "app": {*BASE, *ADAPTERS, "supervisor", "telemetry", "settings", "tracing", "otlp", "workers", "http"},
+    "cli": {*BASE, *ADAPTERS, "contracts", "supervisor", "telemetry", "settings", "otlp", "app", "sandbox"},
     "__main__": {"cli"},
 }
 # Libraries of layers that are meant to need few.
@@ -38,6 +40,7 @@ LIBRARIES: dict[str, set[str]] = {
     "domain": {"msgspec"},  # values alone: nothing that reads, writes or waits
     "clock": set(),
     "cancellation": set(),
+    "tracing": set(),
     "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
     "contracts": {"msgspec", "pydantic", "jsonschema_rs", "yaml"},
 }
@@ -49,6 +52,7 @@ DRIVERS: dict[str, set[str]] = {
     "aiohttp": {"hub", "http", "cli", "sandbox"},
     "aiohttp_sse_client": {"hub"},
     "prometheus_client": {"telemetry", "http"},
+    "opentelemetry": {"otlp"},
 }
 PRINTS = {"print", "sys.stdout.write", "sys.stderr.write", "sys.stdout.buffer.write", "sys.stderr.buffer.write"}
 AIM_LINES, MOST_LINES = 300, 400

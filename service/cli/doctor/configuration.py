@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from service.cli.doctor.check import Check, fault, ok, warning
 from service.domain.errors import ConfigurationError
+from service.otlp.environment import collector
 from service.settings import KEY_FILE, Settings, load_settings, unknown_variables
 
 
@@ -27,9 +28,18 @@ def judge_settings(environment: Mapping[str, str]) -> tuple[list[Check], Setting
     for name, meant in unknown_variables(environment).items():
         remedy = f"Did you mean {meant}?" if meant else "Remove it; `drover config` lists what there is."
         checks.append(warning("settings", f"Nothing reads {name}.", remedy))
+    checks += _traces(environment)
     if settings is not None:
         checks += _risks(settings)
     return checks, settings, with_key
+
+
+def _traces(environment: Mapping[str, str]) -> list[Check]:
+    try:
+        address = collector(environment)
+    except ConfigurationError as error:
+        return [fault("settings", str(error), "Or unset OTEL_EXPORTER_OTLP_ENDPOINT: then there are no traces.")]
+    return [] if address is None else [ok("settings", f"Traces go to {address}.")]
 
 
 def _without_key(environment: Mapping[str, str]) -> Settings | None:
