@@ -28,7 +28,7 @@ STAMP = VENV / "drover-installed.json"
 PROFILES = {"demo": ("demo", "build"), "dev": ("dev",), "bench": ("dev", "bench"), "audit": ("dev", "audit")}
 # Programs of the tests, and the Debian packages they come in.
 TOOLS = {"jq": "jq", "curl": "curl", "gawk": "gawk", "ffmpeg": "ffmpeg", "ffprobe": "ffmpeg"}
-TOOLS |= {"node": "nodejs", "npm": "npm", "chromium": "chromium"}
+TOOLS |= {"node": "nodejs", "npm": "npm", "chromium": "chromium", "promtool": "prometheus", "prometheus": "prometheus"}
 
 
 def fingerprint(profile: str) -> str:

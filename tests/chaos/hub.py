@@ -39,7 +39,7 @@ class HubProcess:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
         try:
             self.url = await self._announced()
-            await self._call("PUT", "faults", FAULTS.dump_json(self._faults))
+            await self.misbehave(self._faults)
         except BaseException:
             await self.__aexit__()
             raise
@@ -54,6 +54,10 @@ class HubProcess:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
+
+    async def misbehave(self, faults: Faults) -> None:
+        """From now on with these faults and no others."""
+        await self._call("PUT", "faults", FAULTS.dump_json(faults))
 
     async def cut_streams(self) -> int:
         """Cuts every open stream; their number."""
