@@ -18,11 +18,23 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from service.clock import utc_now
+from service.domain.errors import ErrorCode
 from service.domain.standing import Standing
+from service.domain.states import EventName, RequestState
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+STEPS = ("intake", "quarantine", "cancels", "outcomes", "gaps", "waits", "reports", "relay")
+REJECTIONS = tuple(
+    code.value
+    for code in (
+        ErrorCode.INVALID_MESSAGE,
+        ErrorCode.INVALID_INPUT,
+        ErrorCode.UNKNOWN_MODEL,
+        ErrorCode.IDEMPOTENCY_CONFLICT,
+    )
+)
 QUIET_LOGGERS = ("aiohttp_sse_client", "aio_pika", "aiormq", "asyncio", "asyncpg", "aiohttp")
 
 
@@ -118,6 +130,23 @@ class Metrics:
         self.leadership_taken = Counter(
             "drover_leadership_taken", "Times that this replica took the lead.", registry=registry
         )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A series that begins with its first event hides that event from `increase`, which needs two samples."""
+        known = (
+            (self.transitions, [state.value for state in RequestState]),
+            (self.published, [event.value for event in EventName]),
+            (self.rejections, REJECTIONS),
+            (self.batch_failures, STEPS),
+            (self.doubts_opened, ("post", "lapsed")),
+            (self.doubts, ("adopted", "submitted_again", "undecided")),
+            (self.unowned, ("answered_late", "shown_late")),
+            (self.completions, ("stream", "look")),
+        )
+        for counter, labels in known:
+            for label in labels:
+                counter.labels(label)
 
     def batch(self, step: str, size: int, seconds: float) -> None:
         """Notes one batch of a step."""
@@ -138,7 +167,7 @@ class Metrics:
 
     def show_standing(self, standing: Standing | None, term: int = 0) -> None:
         """What the leading replica shows of the whole; None: nothing, here or any more."""
-        self._leaders.standing = None if standing is None else (standing, term)
+        self._leaders.standing = None if standing is None else (standing, term, utc_now())
 
     def show_heard(self, heard_at: float | None) -> None:
         """When the stream said something last (monotonic); None: this replica does not hold it."""
@@ -149,11 +178,11 @@ class _LeadersCollector(Collector):
     """Gauges that are there at the leading replica alone, so that sums and maxima over the replicas are right."""
 
     def __init__(self) -> None:
-        self.standing: tuple[Standing, int] | None = None
+        self.standing: tuple[Standing, int, datetime] | None = None
         self.heard_at: float | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """Ages are told as of the scrape."""
+        """As of the look, ages too: what was waiting then may be gone."""
         silence = GaugeMetricFamily("drover_stream_silence_seconds", "Since the last byte on the stream.")
         if self.heard_at is not None:
             silence.add_metric([], time.monotonic() - self.heard_at)
@@ -170,7 +199,7 @@ class _LeadersCollector(Collector):
         outbox = GaugeMetricFamily("drover_outbox_events", "Events that are stored and not confirmed yet.")
         lag = GaugeMetricFamily("drover_outbox_oldest_age_seconds", "Since the oldest of them was stored.")
         if self.standing is not None:
-            (standing, number), now = self.standing, utc_now()
+            standing, number, now = self.standing
             term.add_metric([], number)
             in_flight.add_metric([], standing.in_flight)
             outbox.add_metric([], standing.unpublished)

@@ -28,8 +28,8 @@ Readable.add_representer(str, _text)
 
 
 def alert_groups() -> list[Any]:
-    """Empty as long as there are no alerts."""
-    return list(yaml.safe_load(ALERTS.read_text("utf-8"))["groups"]) if ALERTS.exists() else []
+    """As they stand in the file."""
+    return list(yaml.safe_load(ALERTS.read_text("utf-8"))["groups"])
 
 
 def prometheus_rule() -> str:

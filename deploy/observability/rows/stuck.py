@@ -19,7 +19,7 @@ STUCK = Row(
         Panel(
             "Oldest of each state",
             "s",
-            "Age since it was received, looked at every 10 s (hence the saw). A line that rises for minutes is one "
+            "Age since it was received, looked at every 10 s. A line that rises for minutes is one "
             "request that is stuck there.",
             [Query(f"max by (state) ({of('drover_backlog_oldest_age_seconds')})", "{{state}}")],
         ),
@@ -104,7 +104,7 @@ STUCK = Row(
         Panel(
             "Outbox, oldest",
             "s",
-            "Age of the oldest event, looked at every 10 s: a saw below that is none. A line that rises: the "
+            "Age of the oldest event, looked at every 10 s. A line that rises: the "
             "broker blocks, or one event cannot be published.",
             [Query(f"max({of('drover_outbox_oldest_age_seconds')})", "oldest")],
         ),

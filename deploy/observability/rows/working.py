@@ -44,14 +44,14 @@ WORKING = Row(
         Figure(
             "Oldest not submitted",
             "s",
-            "How long the oldest accepted request has waited for its turn, looked at every 10 s: less is none.",
+            "How long the oldest accepted request has waited for its turn, looked at every 10 s.",
             Query(or_zero(f"max({WAITING})")),
             ((None, GREEN), (60, ORANGE), (600, RED)),
         ),
         Figure(
             "Oldest event",
             "s",
-            "How long the oldest event has waited for the broker's confirm, looked at every 10 s: less is none.",
+            "How long the oldest event has waited for the broker's confirm, looked at every 10 s.",
             Query(or_zero(f"max({of('drover_outbox_oldest_age_seconds')})")),
             ((None, GREEN), (15, ORANGE), (60, RED)),
         ),
