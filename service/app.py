@@ -29,7 +29,7 @@ from service.postgres.notifications import Notifications
 from service.postgres.outbox import CHANNEL as OUTBOX_CHANNEL
 from service.postgres.outbox import Outbox
 from service.postgres.reader import RequestReader
-from service.postgres.startup import open_migrated
+from service.postgres.startup import DatabaseStart
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.consumer import Consumer
@@ -74,6 +74,7 @@ class App:
         self.metrics = Metrics()
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.database = Database(settings.database_url.get_secret_value())
+        self.database_start = DatabaseStart(self.database, migrate=settings.migrate_on_start)
         limits = Limits(settings.submit_rate_per_s, settings.max_in_flight)
         self.store = RequestStore(self.database, limits=limits)
         self.outbox = Outbox(self.database)
@@ -218,7 +219,7 @@ class App:
         port = await self.http.open()
         try:
             await self.hub.open()
-            await open_migrated(self.database, migrate=self.settings.migrate_on_start)
+            await self.database_start.run()
             self.supervisor.start()
         except BaseException:
             await self.close()
@@ -251,7 +252,7 @@ class App:
             await self.database.check_writable()
         except DatabaseUnavailableError as error:
             return str(error)
-        return None
+        return self.database_start.fault
 
     async def _broker_fault(self) -> str | None:
         for consumer in (self.consumer, self.cancels_consumer):
