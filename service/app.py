@@ -248,11 +248,13 @@ class App:
         return f"{worst[0]} broke {worst[1]} times in a row" if worst[1] >= TOO_MANY_FAILURES else None
 
     async def _database_fault(self) -> str | None:
+        if self.database_start.fault is not None:
+            return self.database_start.fault
         try:
             await self.database.check_writable()
         except DatabaseUnavailableError as error:
             return str(error)
-        return self.database_start.fault
+        return None
 
     async def _broker_fault(self) -> str | None:
         for consumer in (self.consumer, self.cancels_consumer):

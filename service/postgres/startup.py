@@ -16,16 +16,17 @@ from service.postgres.schema import Migration, titles
 log = structlog.get_logger(__name__)
 BACKOFF = Backoff(first=0.5, limit=10)
 LOOK_S = 1.0
+REMEDY = "run `drover migrate` of this version"
 
 
 class DatabaseStart:
-    """Opens the database and sees that it has the schema that this version needs."""
+    """Opens the database once it has the schema that this version needs; until then nothing can be asked of it."""
 
     def __init__(self, database: Database, *, migrate: bool, migrations: Sequence[Migration] | None = None) -> None:
         self._database = database
         self._migrate = migrate
         self._migrations = migrations
-        self.fault: str | None = None  # what the start waits for and what to do, while the database is there
+        self.fault: str | None = None  # of the schema: what is waited for, and what to do
 
     async def run(self) -> None:
         """Until the database can be worked with. ConfigurationError for what waiting does not mend."""
@@ -33,31 +34,28 @@ class DatabaseStart:
         while True:
             try:
                 await self._database.open()
-                await (self._apply() if self._migrate else self._wait())
+                told, self.fault = self.fault, await self._schema_fault()
             except DatabaseUnavailableError as error:
                 failures += 1
                 log.warning("database.not_reached", reason=str(error), failures=failures)
-                await self._database.close()
-                await asyncio.sleep(BACKOFF.jittered(failures))
+                told = self.fault = None
             else:
-                self.fault = None
-                return
+                failures = 0
+                if self.fault is None:
+                    return
+                if self.fault != told:
+                    log.warning("migration.awaited", reason=self.fault)
+            await self._database.close()
+            await asyncio.sleep(BACKOFF.jittered(failures) if failures else LOOK_S)
 
-    async def _apply(self) -> None:
-        self.fault = "The migrations are being applied."
-        await apply_migrations(self._database, self._migrations)
-
-    async def _wait(self) -> None:
-        told = ""
-        while True:
-            lacks = await find_missing(self._database, self._migrations)
-            needed = [migration for migration in lacks if migration.needed]
-            if not needed:
-                break
-            self.fault = f"The database lacks {titles(needed)}; run `drover migrate` of this version. It is waited for."
-            if self.fault != told:
-                log.warning("migration.awaited", migrations=titles(needed), remedy="run `drover migrate`")
-                told = self.fault
-            await asyncio.sleep(LOOK_S)
+    async def _schema_fault(self) -> str | None:
+        if self._migrate:
+            await apply_migrations(self._database, self._migrations)
+            return None
+        lacks = await find_missing(self._database, self._migrations)
+        needed = [migration for migration in lacks if migration.needed]
+        if needed:
+            return f"The database lacks {titles(needed)}; {REMEDY}. It is waited for."
         if lacks:
-            log.warning("migration.left_out", migrations=titles(lacks), remedy="run `drover migrate`")
+            log.warning("migration.left_out", migrations=titles(lacks), remedy=REMEDY)
+        return None

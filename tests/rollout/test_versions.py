@@ -119,14 +119,15 @@ async def test_a_version_that_needs_a_migration_waits_while_the_previous_one_ser
         await previous.ready()
         async with Process(variables, tree=trees["next"]) as following:
             url = f"http://127.0.0.1:{(await following.logged('http.listening'))['port']}"
-            assert (await following.logged("migration.awaited"))["migrations"] == COLUMN  # not the index
+            awaited = (await following.logged("migration.awaited"))["reason"]
             status, body = await get(f"{url}/readyz")
             assert (status, json.loads(body)["reasons"].keys()) == (503, {"database", "broker"})
-            told = json.loads(body)["reasons"]["database"]
-            assert told.startswith(f"The database lacks {COLUMN}; run `drover migrate`")
+            assert json.loads(body)["reasons"]["database"] == awaited
+            assert awaited.startswith(f"The database lacks {COLUMN}; run `drover migrate`")  # not the index
             assert (await get(f"{url}/healthz"))[0] == 200
             async with Api(url) as api:  # where somebody sends it something all the same, it takes nothing
                 assert (await api.call("POST", "/v1/generations", json=request("lost"))).status == 503
+                assert (await api.get("/v1/generations")).status == 503
             await team.send(request("before"))
             assert name_of(await team.end_of("before")) == "succeeded"
 
@@ -151,7 +152,7 @@ async def test_who_waits_for_a_migration_ends_at_once_when_told_to(
 ) -> None:
     variables = environment(amqp_url, database_url, hub.url, **BY_HAND)
     async with Process(variables) as waiting:  # a database without any table
-        assert "0001_spine" in (await waiting.logged("migration.awaited"))["migrations"]
+        assert "0001_spine" in (await waiting.logged("migration.awaited"))["reason"]
         waiting.terminate()
         assert await waiting.ended(5) == 0
 
