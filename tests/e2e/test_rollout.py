@@ -194,6 +194,6 @@ async def test_a_rolling_restart_under_fifty_requests_a_second_loses_nothing_and
         assert [line for line in replica.lines if line["level"] in ("error", "critical")] == []
         assert [line for line in replica.lines if line["event"] == "request.in_doubt"] == []  # a POST that was cut off
     assert team.rate > 0.9 * RATE_PER_S, figures
-    assert fleet.calls > 100, figures
+    assert fleet.calls > 50, figures
     assert again <= FEW, figures
     assert gap < GAP_S, figures

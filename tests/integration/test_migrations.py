@@ -206,7 +206,8 @@ async def test_who_dies_while_migrating_leaves_no_lock(database: Database, sql: 
                 await asyncio.sleep(0.01)  # a lock has no signal
         migrating.cancel()
         await asyncio.wait([migrating])
-    assert await apply_migrations(database, NEXT) == [COLUMN, INDEX]
+    async with asyncio.timeout(10):  # before the session is ended for idling
+        assert await apply_migrations(database, NEXT) == [COLUMN, INDEX]
 
 
 async def test_a_start_waits_for_what_it_needs_and_not_for_the_rest(database: Database, database_url: str) -> None:
