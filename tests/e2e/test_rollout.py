@@ -57,7 +57,7 @@ class Timed(Team):
                 body = {"request_id": request_id, "input": {"prompt": f"clip {request_id}"}}
                 sending.create_task(self.send(body))
                 await asyncio.sleep(began + len(self.sent) / RATE_PER_S - time.monotonic())
-        self.rate = len(self.sent) / (time.monotonic() - began)
+            self.rate = len(self.sent) / (time.monotonic() - began)
 
     def latencies(self, begun: float, over: float) -> list[float]:
         """From sending to the end, of what was sent in that time, sorted."""
