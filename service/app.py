@@ -32,7 +32,7 @@ from service.postgres.outbox import CHANNEL as OUTBOX_CHANNEL
 from service.postgres.outbox import Outbox
 from service.postgres.overview import StandingReader
 from service.postgres.reader import RequestReader
-from service.postgres.startup import open_migrated
+from service.postgres.startup import DatabaseStart
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.rabbit.consumer import Consumer
@@ -79,6 +79,7 @@ class App:
         self.metrics = Metrics()
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.database = Database(settings.database_url.get_secret_value())
+        self.database_start = DatabaseStart(self.database, migrate=settings.migrate_on_start)
         limits = Limits(settings.submit_rate_per_s, settings.max_in_flight)
         self.store = RequestStore(self.database, limits=limits)
         self.outbox = Outbox(self.database)
@@ -232,7 +233,7 @@ class App:
         try:
             self.tracing.open()
             await self.hub.open()
-            await open_migrated(self.database, migrate=self.settings.migrate_on_start)
+            await self.database_start.run()
             self.supervisor.start()
         except BaseException:
             await self.close()
@@ -261,6 +262,8 @@ class App:
         return f"{worst[0]} broke {worst[1]} times in a row" if worst[1] >= TOO_MANY_FAILURES else None
 
     async def _database_fault(self) -> str | None:
+        if self.database_start.fault is not None:
+            return self.database_start.fault
         try:
             await self.database.check_writable()
         except DatabaseUnavailableError as error:

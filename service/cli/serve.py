@@ -22,7 +22,8 @@ def serve() -> int:
     """Run the service until SIGTERM or SIGINT; a second signal ends it at once.
 
     Reads its settings from the environment (see `drover config`). Starts its HTTP server, opens the database
-    (waiting for it if it is away), applies migrations, declares the topology, and consumes `generation.requests`.
+    (waiting for it if it is away), applies migrations (or waits for them: DROVER_MIGRATE_ON_START), declares the
+    topology, and consumes `generation.requests`.
 
         OXEN_API_KEY=... drover serve
         OXEN_API_KEY=sandbox-key OXEN_BASE_URL=http://127.0.0.1:8100 drover serve    # on `drover sandbox`

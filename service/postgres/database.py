@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +180,24 @@ class Database:
         with suppress(*UNAVAILABLE):  # the pool may be closing
             await pool.expire_connections()
             await self._give_back(pool, everything=True)
+
+    @asynccontextmanager
+    async def session(
+        self, purpose: str, settings: Mapping[str, str]
+    ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+        """A connection outside the pool, for one purpose: what is set and locked in it ends with it."""
+        with _translated(purpose, self):
+            connection = await asyncpg.connect(
+                self._dsn,
+                timeout=self._timeout_s,
+                command_timeout=self._timeout_s,
+                server_settings={**SESSION, **settings},
+            )
+            try:
+                yield connection
+            finally:
+                with suppress(*UNAVAILABLE):
+                    await connection.close(timeout=CLOSING_S)
 
     async def dedicated(self) -> asyncpg.Connection[asyncpg.Record]:
         """A connection outside the pool, for LISTEN, which a pooled one forgets when it is given back."""

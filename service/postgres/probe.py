@@ -11,7 +11,7 @@ from msgspec import Struct
 from service.clock import utc_now
 from service.domain.errors import ConfigurationError, DatabaseUnavailableError, DroverError, StatementError
 from service.postgres.database import Database
-from service.postgres.migrate import available
+from service.postgres.schema import available
 
 PROBE_TIMEOUT_S = 5.0
 TABLES = (
@@ -65,9 +65,11 @@ class Server(Struct, frozen=True):
 
 
 class Schema(Struct, frozen=True):
-    """Migrations by name: those that are `missing`, were `changed` after they were applied, or are `unknown` here."""
+    """Migrations by name: those that are `missing` or `left_out` (this version can do without), were `changed`
+    after they were applied, or are `unknown` here."""
 
     missing: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     latest: str = ""
@@ -158,7 +160,8 @@ async def _schema(database: Database, *, has_migrations: bool) -> Schema | None:
     known = {migration.version: migration for migration in available()}
     named = {version: f"{version:04d}_{name}" for version, (name, _) in applied.items()}
     return Schema(
-        missing=tuple(f"{version:04d}_{item.name}" for version, item in known.items() if version not in applied),
+        missing=tuple(item.title for version, item in known.items() if version not in applied and item.needed),
+        left_out=tuple(item.title for version, item in known.items() if version not in applied and not item.needed),
         changed=tuple(
             named[version]
             for version, item in known.items()

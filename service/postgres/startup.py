@@ -1,35 +1,61 @@
-"""The database at the start of a replica: waited for when it is away, migrated or checked when it is there."""
+"""The database at the start of a replica: waited for when it is away, or lacks a migration; migrated where it may."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import structlog
 
 from service.domain.errors import DatabaseUnavailableError
 from service.domain.retry import Backoff
 from service.postgres.database import Database
-from service.postgres.migrate import apply_migrations, check_migrations
+from service.postgres.migrate import apply_migrations, find_missing
+from service.postgres.schema import Migration, titles
 
 log = structlog.get_logger(__name__)
 BACKOFF = Backoff(first=0.5, limit=10)
+LOOK_S = 1.0
+REMEDY = "run `drover migrate` of this version"
 
 
-async def open_migrated(database: Database, *, migrate: bool) -> None:
-    """Waits for a database that is away (a pod may start before it), not for one that is wrong: ConfigurationError."""
-    failures = 0
-    while True:
-        try:
-            await database.open()
-            if migrate:
-                for migration in await apply_migrations(database):
-                    log.info("migration.applied", version=migration.version, name=migration.name)
+class DatabaseStart:
+    """Opens the database once it has the schema that this version needs; until then nothing can be asked of it."""
+
+    def __init__(self, database: Database, *, migrate: bool, migrations: Sequence[Migration] | None = None) -> None:
+        self._database = database
+        self._migrate = migrate
+        self._migrations = migrations
+        self.fault: str | None = None  # of the schema: what is waited for, and what to do
+
+    async def run(self) -> None:
+        """Until the database can be worked with. ConfigurationError for what waiting does not mend."""
+        failures = 0
+        while True:
+            try:
+                await self._database.open()
+                told, self.fault = self.fault, await self._schema_fault()
+            except DatabaseUnavailableError as error:
+                failures += 1
+                log.warning("database.not_reached", reason=str(error), failures=failures)
+                told = self.fault = None
             else:
-                await check_migrations(database)
-        except DatabaseUnavailableError as error:
-            failures += 1
-            log.warning("database.not_reached", reason=str(error), failures=failures)
-            await database.close()
-            await asyncio.sleep(BACKOFF.jittered(failures))
-        else:
-            return
+                failures = 0
+                if self.fault is None:
+                    return
+                if self.fault != told:
+                    log.warning("migration.awaited", reason=self.fault)
+            await self._database.close()
+            await asyncio.sleep(BACKOFF.jittered(failures) if failures else LOOK_S)
+
+    async def _schema_fault(self) -> str | None:
+        if self._migrate:
+            await apply_migrations(self._database, self._migrations)
+            return None
+        lacks = await find_missing(self._database, self._migrations)
+        needed = [migration for migration in lacks if migration.needed]
+        if needed:
+            return f"The database lacks {titles(needed)}; {REMEDY}. It is waited for."
+        if lacks:
+            log.warning("migration.left_out", migrations=titles(lacks), remedy=REMEDY)
+        return None

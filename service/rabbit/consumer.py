@@ -55,8 +55,10 @@ class Consumer:
         self._session: Session | None = None
         self._consumer_tag: str | None = None
         self._paused: str | None = None
-        self._stopping = False
+        self._stopping = False  # asks for no more
+        self._drained = False  # and takes no more
         self._wanted_otherwise = asyncio.Event()  # paused, resumed or drained
+        self._one_at_a_time = asyncio.Lock()  # a drain waits for a beginning under way, or it would end nothing
         self._acknowledgements: set[asyncio.Task[None]] = set()
 
     def deliver_to(self, receive: Callable[[RabbitDelivery], None]) -> None:
@@ -109,16 +111,17 @@ class Consumer:
             await asyncio.sleep(backoff.jittered(max(failures, 1)))
 
     async def drain(self) -> None:
-        """Asks for no more messages; those delivered are still to be acknowledged."""
+        """Asks for no more messages; those delivered are still to be acknowledged. What the broker sent before it heard
+        of that is taken, too: it would be held here until the connection is closed, and come again."""
         self._stopping = True
         self._wanted_otherwise.set()
-        session = self._session
-        if session is None:
-            return
         try:
-            await self._end_consuming(session)
+            if self._session is not None:
+                await self._end_consuming(self._session)
         except BrokerUnavailableError as error:
             log.warning("consumer.not_ended", reason=str(error))
+        finally:
+            self._drained = True
 
     def acknowledge(self, deliveries: Sequence[object]) -> None:
         """Acknowledges, with one frame where no older delivery still waits. A lost session's are left."""
@@ -181,22 +184,26 @@ class Consumer:
             await link.close()
 
     async def _begin_consuming(self, session: Session) -> None:
-        if self._consumer_tag is not None:
-            return
-        with translated("beginning to consume"):
-            answer = await session.channel.basic_consume(self.queue, lambda m: self._on_message(session, m), timeout=10)
-        self._consumer_tag = answer.consumer_tag
+        async with self._one_at_a_time:
+            if self._consumer_tag is not None:
+                return
+            with translated("beginning to consume"):
+                answer = await session.channel.basic_consume(
+                    self.queue, lambda m: self._on_message(session, m), timeout=10
+                )
+            self._consumer_tag = answer.consumer_tag
         log.info("consumer.started", queue=self.queue, prefetch=self._prefetch)
 
     async def _end_consuming(self, session: Session) -> None:
-        tag, self._consumer_tag = self._consumer_tag, None
-        if tag is not None:
-            with translated("ending the consumer"):
-                await session.channel.basic_cancel(tag, timeout=5)
+        async with self._one_at_a_time:
+            tag, self._consumer_tag = self._consumer_tag, None
+            if tag is not None:
+                with translated("ending the consumer"):
+                    await session.channel.basic_cancel(tag, timeout=5)
 
     async def _on_message(self, session: Session, delivered: DeliveredMessage) -> None:
         tag = delivered.delivery_tag
-        if tag is None or self._receive is None or self._stopping:
+        if tag is None or self._receive is None or self._drained:
             return  # unacknowledged: it goes back when the connection is closed
         session.outstanding[tag] = None
         self._receive(RabbitDelivery(read_message_of(delivered, self.queue), tag, session))

@@ -14,6 +14,7 @@ import aio_pika
 import aiormq
 import pytest
 import pytest_asyncio
+from aio_pika.abc import AbstractIncomingMessage
 from aiormq.abc import ChannelFrame
 
 from service.rabbit.connection import Link
@@ -111,15 +112,20 @@ async def paused(desk: Desk) -> None:
 
 async def left_after(desk: Desk, amqp_url: str) -> list[str]:
     """What comes again once the consumer is gone: what it has not acknowledged."""
+    return sorted(message.body.decode() for message in await messages_after(desk, amqp_url))
+
+
+async def messages_after(desk: Desk, amqp_url: str) -> list[AbstractIncomingMessage]:
+    """The same, as the next consumer gets it."""
     await desk.consumer.settle()
     await desk.stop()
     connection = await aio_pika.connect(amqp_url)
     queue = await (await connection.channel()).get_queue(REQUESTS, ensure=False)
     found = []
     while (message := await queue.get(no_ack=True, fail=False)) is not None:
-        found.append(message.body.decode())
+        found.append(message)
     await connection.close()
-    return sorted(found)
+    return found
 
 
 async def test_what_is_acknowledged_together_and_out_of_order_is_gone_and_nothing_else(
@@ -261,6 +267,17 @@ async def test_a_drained_consumer_asks_for_no_more_and_still_acknowledges_what_i
     desk.consumer.acknowledge(got)
     assert await left_after(desk, amqp_url) == ["b"]
     assert bodies(desk.deliveries) == ["a"]
+
+
+async def test_what_the_broker_sent_before_it_heard_of_the_drain_is_taken(link: Link, amqp_url: str) -> None:
+    await send(link, *map(str, range(1000)))
+    desk = Desk(amqp_url, prefetch=500)
+    await desk.has(1)
+    await desk.consumer.drain()
+    desk.consumer.acknowledge(desk.deliveries)
+    left = await messages_after(desk, amqp_url)
+    assert len(desk.deliveries) + len(left) == 1000
+    assert [message for message in left if message.redelivered] == []
 
 
 async def test_properties_come_as_they_were_sent(desk: Desk, link: Link) -> None:

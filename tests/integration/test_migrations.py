@@ -10,13 +10,17 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
 from service.clock import utc_now
-from service.domain.errors import ConfigurationError
+from service.domain.errors import ConfigurationError, DatabaseUnavailableError, StatementError
 from service.domain.states import OutputStatus, RequestState
+from service.postgres import migrate
 from service.postgres.database import Database
-from service.postgres.migrate import apply_migrations, available, check_migrations
+from service.postgres.migrate import LOCK, apply_migrations, check_migrations, find_missing
 from service.postgres.outbox import Outbox
+from service.postgres.schema import Migration, available
+from service.postgres.startup import DatabaseStart
 from service.postgres.statements import statements
 from tests.integration.builders import Sql, as_user
 from tests.support.servers import Servers
@@ -73,13 +77,9 @@ async def test_of_replicas_that_migrate_at_once_exactly_one_does_it(empty: str) 
     assert sorted(len(each) for each in applied) == [0, 0, 0, 0, len(EVERYTHING)]
 
 
-async def test_what_was_still_to_be_published_is_so_after_the_outbox_was_divided(
-    empty: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_was_still_to_be_published_is_so_after_the_outbox_was_divided(empty: str) -> None:
     database = await opened(empty)
-    with monkeypatch.context() as before:
-        before.setattr("service.postgres.migrate.available", lambda: available()[:5])
-        await apply_migrations(database)
+    await apply_migrations(database, available()[:5])
     async with database.connection("filling it") as connection:
         await connection.execute(
             "insert into outbox (event_id, request_id, sequence, stored, terminal, routing_key, type, body, failures, "
@@ -116,6 +116,129 @@ async def test_a_user_who_may_not_create_tables_is_told_so(empty: str) -> None:
     finally:
         await administrator.execute(f"drop role {role}")
         await administrator.close()
+
+
+# -- steps of a rollout, as later versions will bring them ------------------------------------------------------------
+
+COLUMN = Migration(8, "colour", "-- Needed by the next version.\nalter table requests add column colour text;")
+INDEX = Migration(
+    9, "by_colour", "-- needed: no\n-- transaction: no\ncreate unique index concurrently by_colour on outbox (row_id);"
+)
+NEXT = [*available(), COLUMN, INDEX]
+
+
+async def indexes(sql: Sql) -> list[tuple[str, bool]]:
+    """The planted indexes, and whether each is valid."""
+    rows = await sql.fetch(
+        "select relname, indisvalid from pg_index join pg_class on oid = indexrelid where relname ~ '^by_'"
+    )
+    return [(row["relname"], row["indisvalid"]) for row in rows]
+
+
+async def test_a_migration_that_does_not_get_its_lock_lets_the_others_by_and_comes_again(
+    database: Database, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 0.3)
+    with structlog.testing.capture_logs() as logged:
+        async with sql.transaction():
+            await sql.execute("lock table requests in access share mode")  # as a long report, or a backup
+            migrating = asyncio.create_task(apply_migrations(database, NEXT))
+            async with asyncio.timeout(10):
+                while sum(line["event"] == "migration.delayed" for line in logged) < 2:
+                    await database.fetch("pending", utc_now())  # does not wait for longer than the migration does
+        assert await migrating == [COLUMN, INDEX]
+    assert await find_missing(database, NEXT) == []
+
+
+async def test_one_that_never_gets_its_lock_says_so(
+    database: Database, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(migrate, "LOCK_TRIES", 2)
+    async with sql.transaction():
+        await sql.execute("lock table requests in access share mode")
+        with pytest.raises(DatabaseUnavailableError, match="0008_colour did not get its locks in 2 tries"):
+            await apply_migrations(database, NEXT)
+    assert await find_missing(database, NEXT) == [COLUMN, INDEX]
+
+
+async def test_an_index_is_built_beside_replicas_that_migrate_at_once(empty: str) -> None:
+    databases = [await opened(empty) for _ in range(4)]
+    applied = await asyncio.gather(*(apply_migrations(database, NEXT) for database in databases))
+    for database in databases:
+        await database.close()
+    assert sorted(len(each) for each in applied) == [0, 0, 0, len(NEXT)]
+
+
+async def test_an_index_that_a_failed_attempt_left_is_dropped_and_built_again(database: Database, sql: Sql) -> None:
+    broken = Migration(9, "by_colour", INDEX.sql.replace("(row_id)", "((1))"))
+    await sql.execute(
+        "insert into outbox (event_id, request_id, sequence, stored, terminal, routing_key, type, body, created_at) "
+        "select gen_random_uuid(), 'r', n, true, false, 'k', 'k', 'x', now() from generate_series(1, 2) n"
+    )
+    with pytest.raises(StatementError, match="23505"):
+        await apply_migrations(database, [*available(), COLUMN, broken])
+    assert await indexes(sql) == [("by_colour", False)]
+    assert await apply_migrations(database, NEXT) == [INDEX]
+    assert await indexes(sql) == [("by_colour", True)]
+
+
+async def test_an_index_that_was_built_and_not_noted_is_noted(database: Database, sql: Sql) -> None:
+    await apply_migrations(database, NEXT)
+    await sql.execute("delete from schema_migrations where version = 9")
+    assert await apply_migrations(database, NEXT) == [INDEX]
+    dropped = Migration(10, "no_colour", "-- needed: no\n-- transaction: no\ndrop index concurrently by_colour;")
+    assert await apply_migrations(database, [*NEXT, dropped]) == [dropped]
+    await sql.execute("delete from schema_migrations where version = 10")
+    assert await apply_migrations(database, [*NEXT, dropped]) == [dropped]
+    assert await indexes(sql) == []
+
+
+async def test_who_dies_while_migrating_leaves_no_lock(database: Database, sql: Sql) -> None:
+    async with sql.transaction():
+        await sql.execute("lock table requests in access share mode")
+        migrating = asyncio.create_task(apply_migrations(database, NEXT))
+        async with asyncio.timeout(10):
+            while (
+                await sql.fetchval("select count(*) from pg_locks where locktype = 'advisory' and objid = $1", LOCK)
+                == 0
+            ):
+                await asyncio.sleep(0.01)  # a lock has no signal
+        migrating.cancel()
+        await asyncio.wait([migrating])
+    async with asyncio.timeout(10):  # before the session is ended for idling
+        assert await apply_migrations(database, NEXT) == [COLUMN, INDEX]
+
+
+async def test_a_start_waits_for_what_it_needs_and_not_for_the_rest(database: Database, database_url: str) -> None:
+    starting = Database(database_url, size=2)
+    start = DatabaseStart(starting, migrate=False, migrations=NEXT)
+    with structlog.testing.capture_logs() as logged:
+        running = asyncio.create_task(start.run())
+        async with asyncio.timeout(10):
+            while not (told := str(start.fault or "")):
+                await asyncio.sleep(0.01)
+        assert told.startswith("The database lacks 0008_colour; run `drover migrate`")
+        with pytest.raises(DatabaseUnavailableError):
+            await starting.fetch("pending", utc_now())  # whoever asks all the same is not let in
+        await apply_migrations(database, NEXT[:-1])
+        await asyncio.wait_for(running, 10)
+    await starting.close()
+    assert start.fault is None
+    warned = [line for line in logged if line["log_level"] == "warning"]
+    assert [line["event"] for line in warned] == ["migration.awaited", "migration.left_out"]
+    assert (warned[0]["reason"], warned[1]["migrations"]) == (told, "0009_by_colour")
+
+
+async def test_a_start_does_not_wait_out_a_migration_that_was_changed(
+    database: Database, database_url: str, sql: Sql
+) -> None:
+    await sql.execute("update schema_migrations set checksum = 'another' where version = 1")
+    for migrating in (True, False):
+        starting = Database(database_url, size=2)
+        with pytest.raises(ConfigurationError, match="0001_spine was changed"):
+            await DatabaseStart(starting, migrate=migrating).run()
+        await starting.close()
 
 
 @pytest.mark.parametrize(("name", "words"), [("request_state", RequestState), ("output_status", OutputStatus)])

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 from service.app import App, build
@@ -50,10 +51,11 @@ async def running(variables: Mapping[str, str], **overrides: Any) -> AsyncIterat
 
 
 class Process:
-    """`drover serve` as a process; its log is read line by line as it comes."""
+    """`drover serve` as a process; its log is read as it comes. `tree`: a folder with another `service`."""
 
-    def __init__(self, variables: Mapping[str, str], *command: str) -> None:
+    def __init__(self, variables: Mapping[str, str], *command: str, tree: Path | None = None) -> None:
         self._variables = variables
+        self._tree = tree
         self._command = command or ("serve",)
         self.lines: list[dict[str, Any]] = []
         self._logged = asyncio.Condition()
@@ -69,6 +71,7 @@ class Process:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 22,
+            cwd=self._tree,
         )
         self._reading = [asyncio.create_task(self._read_log()), asyncio.create_task(self._read_errors())]
         self.errors: list[str] = []

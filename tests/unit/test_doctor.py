@@ -112,6 +112,8 @@ def test_the_schema_is_held_against_this_versions() -> None:
     assert (behind.level, "0007_x" in behind.found, "`drover migrate`" in behind.remedy) == (Level.FAULT, True, True)
     ahead = database(schema=Schema(unknown=("0007_x",)))["database.migrations"]
     assert (ahead.level, "newer" in ahead.found) == (Level.WARNING, True)
+    without = database(schema=Schema(left_out=("0007_x",)))["database.migrations"]
+    assert (without.level, "can do without" in without.found) == (Level.WARNING, True)
     changed = database(schema=Schema(changed=("0001_spine",)))["database.migrations"]
     assert (changed.level, "Restore" in changed.remedy) == (Level.FAULT, True)
     assert database(schema=None)["database.migrations"].level is Level.FAULT

@@ -106,7 +106,13 @@ def _migrations(schema: Schema | None, server: Server, *, migrates_on_start: boo
         return warning(
             name,
             f"The schema is newer than this version of drover: it has {', '.join(schema.unknown)}.",
-            "Run the version that brought them. This one may go on meanwhile: migrations only add.",
+            "Run the version that brought them. This one may go on meanwhile if it is the release before that one.",
+        )
+    if schema.left_out:
+        return warning(
+            name,
+            f"The database lacks {', '.join(schema.left_out)}, which this version can do without.",
+            "Run `drover migrate`.",
         )
     return ok(name, f"The schema is this version's ({schema.latest}).")
 
