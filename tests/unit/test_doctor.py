@@ -267,6 +267,21 @@ def test_a_variable_that_nothing_reads_is_a_warning_with_what_was_meant() -> Non
     assert [(check.level, check.remedy) for check in checks[1:]] == [(Level.WARNING, "Did you mean DROVER_AMQP_URL?")]
 
 
+def test_a_file_that_is_not_read_and_one_that_cannot_be_are_told() -> None:
+    both = {"OXEN_API_KEY": "k", "OXEN_API_KEY_FILE": "/no/such/file"}
+    checks, _, _ = judge_settings(both)
+    assert checks[1:] == [
+        Check(
+            "settings",
+            Level.WARNING,
+            "OXEN_API_KEY_FILE is not read, since OXEN_API_KEY is set.",
+            "Unset one of the two.",
+        )
+    ]
+    checks, _, _ = judge_settings({"OXEN_API_KEY": "k", "DROVER_AMQP_URL_FILE": "/no/such/file"})
+    assert (checks[0].level, "DROVER_AMQP_URL alone in it" in checks[0].remedy) == (Level.FAULT, True)
+
+
 @pytest.mark.parametrize(
     ("variables", "warned"),
     [

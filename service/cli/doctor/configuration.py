@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from service.cli.doctor.check import Check, fault, ok, warning
 from service.domain.errors import ConfigurationError
-from service.settings import KEY_FILE, Settings, load_settings, unknown_variables
+from service.settings import FILES, Settings, load_settings, unknown_variables
 
 
 def judge_settings(environment: Mapping[str, str]) -> tuple[list[Check], Settings | None, bool]:
@@ -27,6 +27,9 @@ def judge_settings(environment: Mapping[str, str]) -> tuple[list[Check], Setting
     for name, meant in unknown_variables(environment).items():
         remedy = f"Did you mean {meant}?" if meant else "Remove it; `drover config` lists what there is."
         checks.append(warning("settings", f"Nothing reads {name}.", remedy))
+    for name, held in FILES.items():
+        if environment.get(name) and environment.get(held):
+            checks.append(warning("settings", f"{name} is not read, since {held} is set.", "Unset one of the two."))
     if settings is not None:
         checks += _risks(settings)
     return checks, settings, with_key
@@ -40,8 +43,12 @@ def _without_key(environment: Mapping[str, str]) -> Settings | None:
 
 
 def _remedy(line: str) -> str:
-    if line.startswith(("OXEN_API_KEY is required", KEY_FILE)):
+    if line.startswith("OXEN_API_KEY is required"):
         return "export OXEN_API_KEY=..., or OXEN_API_KEY_FILE=/path/of/a/file/with/the/key/alone."
+    if (variable := line.split(" ", 1)[0]) in FILES:
+        return (
+            f"Let it name a file that this user may read, with {FILES[variable]} alone in it; or set that one itself."
+        )
     return "Set it so; `drover config` lists every setting with its meaning and default."
 
 
