@@ -84,8 +84,7 @@ class Settings(BaseSettings):
         frozenset(),
         repr=False,
         validation_alias="DROVER_API_TOKENS",
-        description="Bearer tokens of the API, separated by commas or lines; without any, it answers on a loopback host "
-        "only.",
+        description="Bearer tokens of the API, separated by commas or lines; without any, it answers on loopback only.",
     )
     migrate_on_start: bool = Field(
         default=True, validation_alias="DROVER_MIGRATE_ON_START", description="Apply migrations when `serve` starts."

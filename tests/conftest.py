@@ -25,6 +25,7 @@ WHOLE = (
     "tests/chaos/test_database_faults.py",
     "tests/chaos/test_campaign.py",
     "tests/e2e/test_page.py",
+    "tests/e2e/test_tls.py",
 )
 
 

@@ -12,6 +12,7 @@ from service.clock import utc_now
 from service.domain.errors import ConfigurationError, DatabaseUnavailableError, DroverError, StatementError
 from service.postgres.database import Database
 from service.postgres.migrate import available
+from service.tls import TlsFault, tls_fault
 
 PROBE_TIMEOUT_S = 5.0
 TABLES = (
@@ -82,6 +83,7 @@ class DatabaseState(Struct, frozen=True):
     schema: Schema | None = None  # None: it may not be read
     denied: tuple[tuple[str, str], ...] = ()  # (table, privilege)
     lease: Lease | None = None
+    tls: TlsFault | None = None
 
 
 async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
@@ -91,7 +93,8 @@ async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
         await database.open()
     except DroverError as error:
         late = isinstance(error.__cause__, TimeoutError)
-        return DatabaseState(_reach(error), f"no answer within {PROBE_TIMEOUT_S:g} s" if late else str(error))
+        told = f"no answer within {PROBE_TIMEOUT_S:g} s" if late else str(error)
+        return DatabaseState(_reach(error), told, tls=tls_fault(error))
     try:
         server, has_migrations = await _server(database)
         denied = await database.fetch("missing_privileges", list(TABLES))

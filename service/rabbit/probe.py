@@ -24,6 +24,7 @@ from service.cancellation import raise_if_cancelled
 from service.domain.errors import ConfigurationError, DroverError
 from service.rabbit.connection import CONNECT_TIMEOUT_S, Link
 from service.rabbit.topology import CANCELS, COMMANDS, DEAD, EVENTS, EXCHANGES, QUEUES, REQUESTS, Exchange, Queue
+from service.tls import TlsFault, tls_fault
 
 STEP_TIMEOUT_S = 5.0
 CONSUMED, PUBLISHED = (REQUESTS, CANCELS), (COMMANDS, EVENTS, DEAD, "")
@@ -37,6 +38,7 @@ class Reach(StrEnum):
     NO_ANSWER = "no answer"
     LOGIN_REFUSED = "login refused"
     VHOST_REFUSED = "vhost refused"
+    WRONG_FILE = "wrong file"
 
 
 class Found(StrEnum):
@@ -75,6 +77,7 @@ class BrokerState(Struct, frozen=True):
     version: str = ""
     declared: tuple[Declared, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    tls: TlsFault | None = None
 
 
 async def probe_broker(url: str) -> BrokerState:
@@ -83,7 +86,8 @@ async def probe_broker(url: str) -> BrokerState:
         link = await Link.open(url, "doctor")
     except DroverError as error:
         late = isinstance(error.__cause__, TimeoutError)
-        return BrokerState(_reach(error), f"no answer within {CONNECT_TIMEOUT_S:g} s" if late else str(error))
+        told = f"no answer within {CONNECT_TIMEOUT_S:g} s" if late else str(error)
+        return BrokerState(_reach(error), told, tls=tls_fault(error))
     try:
         declared = [await _declared(link, thing) for thing in (*EXCHANGES, *QUEUES)]
         there = frozenset((item.kind, item.name) for item in declared if item.found is not Found.MISSING)
@@ -95,7 +99,7 @@ async def probe_broker(url: str) -> BrokerState:
 
 def _reach(error: DroverError) -> Reach:
     if isinstance(error, ConfigurationError):
-        return Reach.LOGIN_REFUSED
+        return Reach.LOGIN_REFUSED if error.__cause__ is not None else Reach.WRONG_FILE
     refused = isinstance(error.__cause__, aiormq.exceptions.InvalidFrameError)
     return Reach.VHOST_REFUSED if refused else Reach.NO_ANSWER
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import service
 
 ROOT = Path(service.__file__).parent
-BASE = {"cancellation", "clock", "domain", "wire"}
+BASE = {"cancellation", "clock", "domain", "tls", "wire"}
 ADAPTERS = ("postgres", "rabbit", "hub")
 
 # What each layer may import of the service besides itself. `app` knows every class; nothing but a command knows `app`.
@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "domain": set(),
     "clock": set(),
     "cancellation": set(),
+    "tls": set(),
     "wire": {"domain"},
     "postgres": BASE,
     "rabbit": {*BASE, "supervisor"},
@@ -38,6 +39,7 @@ LIBRARIES: dict[str, set[str]] = {
     "domain": {"msgspec"},  # values alone: nothing that reads, writes or waits
     "clock": set(),
     "cancellation": set(),
+    "tls": set(),
     "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
     "contracts": {"msgspec", "pydantic", "jsonschema_rs", "yaml"},
 }

@@ -7,7 +7,8 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from service.cli.doctor.check import Check, fault, not_checked, ok, warning
+from service.cli.doctor.check import Check, fault, not_checked, ok, sentence, warning
+from service.rabbit.connection import TLS
 from service.rabbit.probe import BrokerState, Declared, Found, Reach
 from service.rabbit.topology import CANCELS, DEAD, REQUESTS, UNROUTED
 
@@ -42,13 +43,19 @@ class Account(Struct, frozen=True):
 
 def judge_broker(state: BrokerState, account: Account) -> list[Check]:
     """All verdicts; one alone when there is no connection to look through."""
+    if state.tls is not None:
+        remedy = f"{sentence(TLS.remedy(state.tls))}."
+        return [fault("broker.tls", f"RabbitMQ at {account.address}: {state.tls}.", remedy)]
     match state.reach:
+        case Reach.WRONG_FILE:
+            return [fault("broker.tls", state.told, "Mend the path, or let this user read the file.")]
         case Reach.NO_ANSWER:
             return [
                 fault(
                     "broker.connection",
                     f"{account.address}: {state.told.removesuffix('.')}.",
-                    "Start RabbitMQ, or mend host, port and scheme (amqps:// for TLS) of DROVER_AMQP_URL.",
+                    "Start RabbitMQ, or mend host, port and scheme (amqps:// for TLS, and the port that speaks it) of "
+                    "DROVER_AMQP_URL.",
                 )
             ]
         case Reach.LOGIN_REFUSED:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
@@ -74,14 +75,39 @@ def _risks(settings: Settings) -> list[Check]:
                     f"Use {safe}://.",
                 )
             )
-    return found
+    return [*found, *_unverified(settings)]
+
+
+def _unverified(settings: Settings) -> Iterator[Check]:
+    """Servers elsewhere whose certificates nobody looks at: whoever is on the way can be them."""
+    broker, database = (urlsplit(url.get_secret_value()) for url in (settings.amqp_url, settings.database_url))
+    if parse_qs(broker.query).get("no_verify_ssl", ["0"]) != ["0"]:
+        yield warning(
+            "settings",
+            "DROVER_AMQP_URL switches the verification of the broker's certificate off (no_verify_ssl).",
+            "Take it out; a private CA's file goes into cafile=.",
+        )
+    query = parse_qs(database.query)
+    mode = query.get("sslmode", [os.environ.get("PGSSLMODE", "prefer")])[-1]
+    hosts = ",".join(query.get("host", [database.hostname or "localhost"])).split(",")
+    if mode != "verify-full" and not all(host.startswith("/") or _is_near(host) for host in hosts):
+        yield warning(
+            "settings",
+            f"DROVER_DATABASE_URL does not verify the server (sslmode is {mode}), and its host is neither this one nor "
+            "a private one.",
+            "Use sslmode=verify-full, with the file of its CA as sslrootcert=.",
+        )
 
 
 def _in_the_clear(url: SecretStr, safe: str) -> bool:
     parts = urlsplit(url.get_secret_value())
-    host = parts.hostname or "localhost"
+    return parts.scheme != safe and not _is_near(parts.hostname or "localhost")
+
+
+def _is_near(host: str) -> bool:
+    """This machine, or one of a network of the operator's own."""
     named_inside = "." not in host and ":" not in host  # a container's or a cluster's own name
-    return parts.scheme != safe and not named_inside and not _is_loopback(host) and not _is_private(host)
+    return named_inside or _is_loopback(host) or _is_private(host)
 
 
 def _is_loopback(host: str) -> bool:
