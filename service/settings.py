@@ -37,6 +37,8 @@ def _url(*schemes: str) -> AfterValidator:
             raise ValueError("must be a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes))
         if "https" in schemes and not parts.hostname:
             raise ValueError("must be a URL with a host")
+        if "https" in schemes and (parts.username or parts.password or parts.query or parts.fragment):
+            raise ValueError("must be a URL without user, password or query; what is secret goes into OXEN_API_KEY")
         return value
 
     return AfterValidator(check)

@@ -12,6 +12,7 @@ import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 
+from service import tracebacks
 from service.clock import utc_now
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -81,10 +82,14 @@ def configure_logging(log_format: str | None = None, level: int = logging.INFO) 
     rendered: list[structlog.typing.Processor] = (
         [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+            structlog.dev.ConsoleRenderer(exception_formatter=tracebacks.render_to),
         ]
         if console
-        else [_stamp, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+        else [
+            _stamp,
+            structlog.processors.ExceptionRenderer(tracebacks.render),
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
     )
     structlog.configure(
         processors=[structlog.processors.add_log_level, *rendered],

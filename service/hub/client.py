@@ -30,6 +30,7 @@ from service.hub.answers import (
     read_models,
     read_signal,
     read_submit,
+    without_key,
 )
 from service.hub.lists import ListError, ListingReader, ListReader, SightingsReader
 from service.wire.json import dumps
@@ -53,6 +54,7 @@ class HubClient:
     def __init__(self, base_url: str, api_key: str, *, connections: int, submit_timeout_s: float) -> None:
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "drover"}
+        self._api_key = api_key
         self._connections = connections
         self._submit_timeout_s = submit_timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -98,7 +100,7 @@ class HubClient:
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,
             ) as response:
-                answer = await _read(response, MAX_ANSWER_BYTES)
+                answer = without_key(await _read(response, MAX_ANSWER_BYTES), self._api_key)
                 now, retry_after = utc_now(), response.headers.get("Retry-After")
                 outcome = read_submit(response.status, answer, retry_after, now)
                 return Submission(outcome, read_signal(response.status, outcome, retry_after, now))
@@ -166,7 +168,7 @@ class HubClient:
     async def _get(self, path: str, limit: int = MAX_ANSWER_BYTES) -> tuple[int, bytes]:
         """Status and body."""
         async with self._asked(path, {}, total_s=READ_TIMEOUT_S) as response:
-            return response.status, await _read(response, limit)
+            return response.status, without_key(await _read(response, limit), self._api_key)
 
     async def _read_list(self, query: Mapping[str, str | None], reader: ListReader[Answer]) -> Answer:
         given = {name: value for name, value in query.items() if value is not None}

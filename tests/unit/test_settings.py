@@ -109,6 +109,8 @@ WRONG = [
     ("OXEN_BASE_URL", f"{CANARY}"),
     ("OXEN_BASE_URL", f"ftp://{CANARY}@h"),
     ("OXEN_BASE_URL", "https://"),
+    ("OXEN_BASE_URL", f"https://u:{CANARY}@h"),
+    ("OXEN_BASE_URL", f"https://h/?key={CANARY}"),
     ("OXEN_BASE_URL", f"https://h:{CANARY}"),
     ("DROVER_AMQP_URL", f"http://u:{CANARY}@h/"),
     ("DROVER_AMQP_URL", f"amqp://u:{CANARY}@h:70000/"),
@@ -256,7 +258,6 @@ def test_what_a_file_holds_is_judged_as_the_variable_is(tmp_path: Path) -> None:
 def test_no_way_of_printing_settings_shows_a_secret() -> None:
     secret = settings(
         OXEN_API_KEY=CANARY,
-        OXEN_BASE_URL=f"https://u:{CANARY}@h",
         DROVER_AMQP_URL=f"amqp://u:{CANARY}@h/",
         DROVER_DATABASE_URL=f"postgresql://u:{CANARY}@h/db",
         DROVER_API_TOKENS=CANARY,
