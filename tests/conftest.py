@@ -26,6 +26,7 @@ WHOLE = (
     "tests/chaos/test_campaign.py",
     "tests/e2e/test_page.py",
     "tests/e2e/test_tls.py",
+    "tests/integration/test_roles.py",
 )
 
 

@@ -15,16 +15,17 @@ from service.postgres.migrate import available
 from service.tls import TlsFault, tls_fault
 
 PROBE_TIMEOUT_S = 5.0
-TABLES = (
-    "requests",
-    "outputs",
-    "outbox",
-    "unpublished",
-    "orphan_events",
-    "early_cancels",
-    "leadership",
-    "limits",
-)
+# What the service does with each table (`deploy/postgres/roles.sql` grants exactly this).
+NEEDED = {
+    "requests": ("select", "insert", "update", "delete"),
+    "outputs": ("select", "insert", "update"),  # deleted with their requests, as the tables' owner
+    "outbox": ("select", "insert", "delete"),
+    "unpublished": ("select", "insert", "update", "delete"),
+    "orphan_events": ("select", "insert", "delete"),
+    "early_cancels": ("select", "insert", "delete"),
+    "leadership": ("select", "insert", "update"),
+    "limits": ("select", "insert", "update"),
+}
 NO_TABLE, NOT_PERMITTED = "42P01", "42501"  # SQLSTATEs
 
 
@@ -97,7 +98,8 @@ async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
         return DatabaseState(_reach(error), told, tls=tls_fault(error))
     try:
         server, has_migrations = await _server(database)
-        denied = await database.fetch("missing_privileges", list(TABLES))
+        needed = [(table, privilege) for table, privileges in NEEDED.items() for privilege in privileges]
+        denied = await database.fetch("missing_privileges", *map(list, zip(*needed, strict=True)))
         return DatabaseState(
             Reach.OPEN,
             "",

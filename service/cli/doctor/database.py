@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from service.cli.doctor.check import Check, fault, not_checked, ok, sentence, warning
 from service.postgres.database import TLS
-from service.postgres.probe import TABLES, DatabaseState, Reach, Schema, Server
+from service.postgres.probe import DatabaseState, Reach, Schema, Server
 
 OLDEST_VERSION = 140_000
 UNREACHED = {
@@ -125,10 +125,11 @@ def _privileges(state: DatabaseState, server: Server) -> Iterator[Check]:
     for table, privilege in state.denied:
         denied.setdefault(table, []).append(privilege)
     told = "; ".join(f"{', '.join(privileges)} on {table}" for table, privileges in denied.items())
+    grants = "; ".join(f"grant {', '.join(names)} on {table} to {server.account}" for table, names in denied.items())
     yield fault(
         "database.privileges",
         f"The user {server.account!r} lacks {told}.",
-        f"`grant select, insert, update, delete on {', '.join(TABLES)} to {server.account}`, as the tables' owner.",
+        f"As the tables' owner: `{grants}` (or run deploy/postgres/roles.sql again).",
     )
 
 
