@@ -121,12 +121,14 @@ class Link:
             raise
         return cls(connection)
 
-    async def channel(self, *, confirms: bool) -> Channel:
-        """A channel of the frame level: batches of acknowledgements and pipelined confirms need it."""
+    async def channel(self, *, confirms: bool, needed: bool = True) -> Channel:
+        """A channel of the frame level: batches of acknowledgements and pipelined confirms need it. The link is lost
+        with a channel that is `needed`."""
         with translated("opening a channel"):
             channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
             await channel.initialize(timeout=CONNECT_TIMEOUT_S)
-            channel.close_callbacks.add(self._on_closed)
+            if needed:
+                channel.close_callbacks.add(self._on_closed)
             underlay = await channel.get_underlay_channel()
         if not isinstance(underlay, Channel):
             raise TypeError(f"aio-pika gave a {type(underlay).__name__} where an aiormq channel was expected.")

@@ -91,7 +91,8 @@ async def probe_broker(url: str) -> BrokerState:
     try:
         declared = [await _declared(link, thing) for thing in (*EXCHANGES, *QUEUES)]
         there = frozenset((item.kind, item.name) for item in declared if item.found is not Found.MISSING)
-        refusals = [refusal async for refusal in _refusals(link, there)]
+        declares = all(item.found is not Found.REFUSED for item in declared)  # else another user does, and binds, too
+        refusals = [refusal async for refusal in _refusals(link, there, binds=declares)]
         return BrokerState(Reach.OPEN, "", link.server_version, tuple(declared), tuple(refusals))
     finally:
         await link.close()
@@ -132,8 +133,8 @@ async def _declared(link: Link, thing: Exchange | Queue) -> Declared:
     return Declared(kind, thing.name, Found.SAME, "", *counts)
 
 
-async def _refusals(link: Link, there: frozenset[tuple[str, str]]) -> AsyncIterator[Refusal]:
-    for doing, ask in (*_consuming(there), *_publishing(there), *_binding(there)):
+async def _refusals(link: Link, there: frozenset[tuple[str, str]], *, binds: bool) -> AsyncIterator[Refusal]:
+    for doing, ask in (*_consuming(there), *_publishing(there), *(_binding(there) if binds else ())):
         found, told = await _ask(link, ask, confirms=True)
         if found is Found.REFUSED:
             yield Refusal(doing, told)

@@ -140,7 +140,7 @@ async def play(team: Team, canaries: Canaries) -> list[str]:
     await team.send(request(canaries, "unread", **{f"{canaries['field']} ?": 1}), **around)
     await team.send({**wrapped, "specversion": canaries["invalidvalue"]}, **around)
     await team.send(f'{{"request_id": {canaries["brokenbody"]}'.encode(), **around)
-    await team.send(canaries["brokenbody"].encode(), **around)
+    await team.send(canaries["brokenbody"].encode(), message_id=f"{canaries['brokenid']} ?", **around)
     await team.send(request(canaries, f"{canaries['brokenid']} ?"), **around)
     await team.send(request(canaries, "succeeds", num_generations=2), **around)  # known with other content
     await team.cancel({"request_id": "cancelled", canaries["field"]: canaries["invalidvalue"]}, **around)

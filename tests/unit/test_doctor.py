@@ -157,7 +157,7 @@ def test_a_broker_that_is_not_open_is_one_fault(reach: rabbit_probe.Reach, name:
     assert (check.name, check.level, says in check.remedy) == (name, Level.FAULT, True)
 
 
-@pytest.mark.parametrize("found", [found for found in Found if found is not Found.SAME])
+@pytest.mark.parametrize("found", [found for found in Found if found not in (Found.SAME, Found.REFUSED)])
 def test_a_queue_that_is_not_as_wanted_is_a_fault_with_its_name(found: Found) -> None:
     declared = (*DECLARED[:-1], Declared("queue", QUEUES[-1].name, found, "told so"))
     checks = broker(declared=declared)
