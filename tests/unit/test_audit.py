@@ -1,7 +1,7 @@
 """The audit tells what is vulnerable from what could not be looked up, and calls neither clean.
 
-The outputs are pip-audit 2.10's own: of two packages with a mirror between it and the service; with a service of the OSV
-kind that knows one (made-up) vulnerability, or none; and with none at all.
+The outputs are pip-audit 2.10's own: of two packages with a mirror between it and the service; with a service of the
+OSV kind that knows one (made-up) vulnerability, or none; and with none at all.
 """
 
 from __future__ import annotations
