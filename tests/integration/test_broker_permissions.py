@@ -221,6 +221,33 @@ async def test_a_replica_that_waits_for_its_topology_goes_on_when_it_has_come(
         await service.ready()
 
 
+# -- people -----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_administrator_declares_the_topology(users: Users) -> None:
+    url = await users.allow("admin", documented("admin"))
+    code, _, err = await drover("topology", DROVER_AMQP_URL=url)
+    assert (code, err) == (0, "")
+
+
+async def test_an_operator_works_with_the_commands(
+    users: Users, amqp_url: str, database_url: str, hub: Sandbox, declared: Link
+) -> None:
+    url = await users.allow("operator", documented("operator"))
+    own = environment(url, database_url, hub.url)
+    async with running(environment(amqp_url, database_url, hub.url)), Team(amqp_url) as team:
+        assert (await drover("submit", "--prompt", "x", "--request-id", "mine", "--wait", **own))[0] == 0
+        assert (await drover("cancel", "mine", **own))[0] == 0
+        await team.send(b"not JSON", message_id="no id")
+        code, out, _ = await drover("status", "unheard-of", **own)
+        assert (code, "not" in out) == (1, True)
+        code, out, _ = await drover("dead", "list", "--json", **own)
+        (letter,) = json.loads(out)["messages"]
+        assert (await drover("dead", "replay", letter["id"], **own))[0] == 0
+        code, _, _ = await drover("topology", **own)
+        assert code == 2
+
+
 # -- others -----------------------------------------------------------------------------------------------------------
 
 

@@ -124,3 +124,19 @@ async def test_what_the_hub_tells_of_an_error_is_cut() -> None:
     assert isinstance(refused, HubRefused)
     assert len(refused.fault.message) < MAX_TOLD_CHARS + 100
     assert len(str(refused.fault.details)) < 300
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /v1/generations HTTP/1.1\r\nHost: "], ids=["nothing", "half a header"])
+async def test_a_connection_that_does_not_say_what_it_wants_is_closed(
+    monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_S", 0.3)
+    server = HttpServer("127.0.0.1", 0, Metrics(), alive=lambda: None, checks={}, details=dict)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await server.open())
+    try:
+        writer.write(begun)
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+    finally:
+        writer.close()
+        await server.close()
