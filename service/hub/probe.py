@@ -86,7 +86,7 @@ class _Asker:
                 body = await response.content.read(limit)
                 while len(body) < limit and (more := await response.content.read(limit - len(body))):
                     body += more
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:  # the last: an URL with a password
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return Answer(_reach(error), told=_told(error)), b""
         body = without_key(body, self._api_key)
         error_told = read_error(read_json(body))
@@ -120,8 +120,6 @@ def _reach(error: BaseException) -> Reach:
 def _told(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {PROBE_TIMEOUT_S:g} s"
-    if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):
-        return "its URL carries a user or a password, which the key does not go with"
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or str(error.os_error)
     return type(error).__name__  # its text may quote the URL
