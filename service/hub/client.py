@@ -54,7 +54,6 @@ class HubClient:
     def __init__(self, base_url: str, api_key: str, *, connections: int, submit_timeout_s: float) -> None:
         self._base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {api_key}", "User-Agent": "drover"}
-        self._api_key = api_key
         self._connections = connections
         self._submit_timeout_s = submit_timeout_s
         self._session: aiohttp.ClientSession | None = None
@@ -100,7 +99,7 @@ class HubClient:
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,
             ) as response:
-                answer = without_key(await _read(response, MAX_ANSWER_BYTES), self._api_key)
+                answer = await _read(response, MAX_ANSWER_BYTES)
                 now, retry_after = utc_now(), response.headers.get("Retry-After")
                 outcome = read_submit(response.status, answer, retry_after, now)
                 return Submission(outcome, read_signal(response.status, outcome, retry_after, now))
@@ -168,7 +167,7 @@ class HubClient:
     async def _get(self, path: str, limit: int = MAX_ANSWER_BYTES) -> tuple[int, bytes]:
         """Status and body."""
         async with self._asked(path, {}, total_s=READ_TIMEOUT_S) as response:
-            return response.status, without_key(await _read(response, limit), self._api_key)
+            return response.status, await _read(response, limit)
 
     async def _read_list(self, query: Mapping[str, str | None], reader: ListReader[Answer]) -> Answer:
         given = {name: value for name, value in query.items() if value is not None}
@@ -201,14 +200,16 @@ class HubClient:
 
 
 async def _read(response: ClientResponse, limit: int) -> bytes:
-    """The body, cut off behind `limit` bytes: what is longer than any real answer is then no JSON either."""
+    """The body, cut off behind `limit` bytes: what is longer than any real answer is then no JSON either. Without the
+    key that the call was made with."""
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         size += len(chunk)
         if size > limit:
             break
-    return b"".join(chunks)
+    key = response.request_info.headers.get("Authorization", "").removeprefix("Bearer ")
+    return without_key(b"".join(chunks), key)
 
 
 def _told(error: BaseException) -> str:
