@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup demo test check contracts bench chaos up down status serve lock clean
+.PHONY: help setup demo test check contracts bench chaos audit up down status serve lock clean
 
 # A Python for the scripts that run before .venv exists; looked for once, and only when a target needs it.
 PYTHON ?= $(eval PYTHON := $$(shell deploy/local/python.sh))$(or $(PYTHON),$(error no Python found))
@@ -48,6 +48,10 @@ bench: ## throughput, latency, CPU and memory under load, beside a floor; table 
 chaos: setup ## the faults that take their time, three campaigns of kills and freezes, a soak; reports in .local/chaos
 	@$(BIN)/python -m pytest -q -m chaos_long tests/chaos </dev/null
 	@$(BIN)/python -m tests.chaos --out $(HOME_DIR)/chaos $(ARGS)
+
+audit: ## an SBOM of what is deployed, in .local/sbom.json; known vulnerabilities of the locked packages
+	@$(LOCAL)/install.py audit
+	@$(BIN)/python deploy/local/audit.py --sbom $(HOME_DIR)/sbom.json
 
 up: ## start the local Postgres, RabbitMQ and sandbox
 	@$(LOCAL)/install.py demo

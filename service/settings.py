@@ -18,7 +18,12 @@ from service.domain.errors import ConfigurationError
 SUBMIT_MARGIN_S = 5.0  # what a drain needs besides the longest POST
 KEEP_ALIVE_S = 15.0  # the hub's
 PREFIXES = ("DROVER_", "OXEN_")
-KEY_FILE = "OXEN_API_KEY_FILE"
+# Each may come from a mounted file instead: the file's variable, and what it holds.
+FILES = {
+    f"{name}_FILE": name for name in ("OXEN_API_KEY", "DROVER_AMQP_URL", "DROVER_DATABASE_URL", "DROVER_API_TOKENS")
+}
+LONGEST_FILE = 65_536  # bytes: a hundred tokens, and not a device that never ends
+LONGEST_TOKEN = 1024  # characters; a header has room for 8,190
 
 
 def _url(*schemes: str) -> AfterValidator:
@@ -32,16 +37,23 @@ def _url(*schemes: str) -> AfterValidator:
             raise ValueError("must be a URL that begins with " + " or ".join(f"{scheme}://" for scheme in schemes))
         if "https" in schemes and not parts.hostname:
             raise ValueError("must be a URL with a host")
+        if "https" in schemes and (parts.username or parts.password or parts.query or parts.fragment):
+            raise ValueError("must be a URL without user, password or query; what is secret goes into OXEN_API_KEY")
         return value
 
     return AfterValidator(check)
 
 
 def _names(value: object) -> object:
-    """A comma-separated list; blanks around the names and empty names do not count."""
+    """A list separated by commas or lines; blanks around the names and empty names do not count."""
     if isinstance(value, str):
-        return frozenset(name for part in value.split(",") if (name := part.strip()))
+        return frozenset(name for part in re.split(r"[,\n]", value) if (name := part.strip()))
     return value
+
+
+def _is_token(text: str) -> bool:
+    """Whether a header can carry it."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text and len(text) <= LONGEST_TOKEN
 
 
 class Settings(BaseSettings):
@@ -53,7 +65,7 @@ class Settings(BaseSettings):
 
     api_key: SecretStr = Field(
         validation_alias="OXEN_API_KEY",
-        description="Bearer token of the hub. OXEN_API_KEY_FILE reads it from a file instead.",
+        description="Bearer token of the hub.",
     )
     base_url: Annotated[SecretStr, _url("http", "https")] = Field(
         SecretStr("https://hub.oxen.ai"), validation_alias="OXEN_BASE_URL", description="The hub."
@@ -74,7 +86,7 @@ class Settings(BaseSettings):
         frozenset(),
         repr=False,
         validation_alias="DROVER_API_TOKENS",
-        description="Comma-separated bearer tokens of the HTTP API; without any, it answers on a loopback host only.",
+        description="Bearer tokens of the API, separated by commas or lines; without any, it answers on loopback only.",
     )
     migrate_on_start: bool = Field(
         default=True, validation_alias="DROVER_MIGRATE_ON_START", description="Apply migrations when `serve` starts."
@@ -166,9 +178,15 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _key_is_a_token(cls, value: SecretStr) -> SecretStr:
-        text = value.get_secret_value()
-        if not text or not text.isascii() or not text.isprintable() or " " in text:
-            raise ValueError("must be one word of printable ASCII characters")
+        if not _is_token(value.get_secret_value()):
+            raise ValueError(f"must be one word of at most {LONGEST_TOKEN} printable ASCII characters")
+        return value
+
+    @field_validator("api_tokens")
+    @classmethod
+    def _tokens_are_tokens(cls, value: frozenset[str]) -> frozenset[str]:
+        if not all(map(_is_token, value)):
+            raise ValueError(f"each must be one word of at most {LONGEST_TOKEN} printable ASCII characters")
         return value
 
     @model_validator(mode="after")
@@ -196,13 +214,9 @@ def load_settings(environment: Mapping[str, str] | None = None, *, hub: bool = T
     given = dict(os.environ if environment is None else environment)
     if not hub:
         given["OXEN_API_KEY"] = "unused"
-    key_file = given.get(KEY_FILE)
-    if key_file and not given.get("OXEN_API_KEY"):
-        try:
-            given["OXEN_API_KEY"] = Path(key_file).read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise ConfigurationError(f"OXEN_API_KEY_FILE cannot be read: {reason}.") from error
+    for variable, name in FILES.items():
+        if given.get(variable) and not given.get(name):
+            given[name] = _read_secret(variable, Path(given[variable]))
     values = {name: given[name] for name in variables() if given.get(name)}
     try:
         return Settings.model_validate(values)
@@ -210,9 +224,25 @@ def load_settings(environment: Mapping[str, str] | None = None, *, hub: bool = T
         raise ConfigurationError(_told(error)) from None  # the cause would carry the values
 
 
+def _read_secret(variable: str, path: Path) -> str:
+    """What the file holds. An empty one is a fault: a default in its place would be somebody else's server."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LONGEST_FILE + 1)
+        text = content.decode("utf-8-sig").strip()
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path with a NUL
+        reason = (error.strerror or "no reason given") if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{variable} cannot be read: {reason}.") from error
+    if len(content) > LONGEST_FILE:
+        raise ConfigurationError(f"{variable} cannot be read: the file is longer than {LONGEST_FILE:,} bytes.")
+    if not text:
+        raise ConfigurationError(f"{variable} cannot be read: the file is empty.")
+    return text
+
+
 def unknown_variables(environment: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """DROVER_ and OXEN_ variables that nothing reads, each with the name that was probably meant."""
-    known = {*variables(), KEY_FILE}
+    known = {*variables(), *FILES}
     unknown: dict[str, str | None] = {}
     for name in sorted(os.environ if environment is None else environment):
         prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service import tracebacks
 from service.clock import utc_now
 from service.domain.errors import ErrorCode
 from service.domain.standing import Standing
@@ -221,10 +222,14 @@ def configure_logging(log_format: str | None = None, level: int = logging.INFO) 
     rendered: list[structlog.typing.Processor] = (
         [
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+            structlog.dev.ConsoleRenderer(exception_formatter=tracebacks.render_to),
         ]
         if console
-        else [_stamp, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+        else [
+            _stamp,
+            structlog.processors.ExceptionRenderer(tracebacks.render),
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
     )
     structlog.configure(
         processors=[structlog.processors.add_log_level, *rendered],

@@ -27,6 +27,8 @@ WHOLE = (
     "tests/chaos/test_campaign.py",
     "tests/deploy/test_image.py",
     "tests/e2e/test_page.py",
+    "tests/e2e/test_tls.py",
+    "tests/integration/test_roles.py",
 )
 
 

@@ -65,11 +65,12 @@ class RabbitPorts:
 
 
 class RabbitServer:
-    """One node with everything it writes in `folder`."""
+    """One node with everything it writes in `folder`; `extra` are lines of its rabbitmq.conf."""
 
-    def __init__(self, folder: Path, ports: RabbitPorts, *, state: Path) -> None:
+    def __init__(self, folder: Path, ports: RabbitPorts, *, state: Path, extra: str = "") -> None:
         self.folder = folder
         self.ports = ports
+        self._extra = extra
         self._node = Daemon("RabbitMQ", state / "run" / "rabbitmq.pid", state / "log" / "rabbitmq.log")
         self._epmd = Daemon("epmd", state / "run" / "epmd.pid", state / "log" / "epmd.log")
 
@@ -194,7 +195,7 @@ class RabbitServer:
             cookie.write_text(secrets.token_hex(20))
             cookie.chmod(0o400)
         settings = CONF.format(host=LOOPBACK, amqp=self.ports.amqp, management=self.ports.management)
-        (self.folder / "rabbitmq.conf").write_text(settings)
+        (self.folder / "rabbitmq.conf").write_text(settings + self._extra)
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
 
     def _env(self) -> dict[str, str]:

@@ -7,11 +7,13 @@ import os
 import sys
 from importlib.metadata import version
 from itertools import pairwise
+from types import TracebackType
 
 import structlog
 from cyclopts import App as Cli
 from cyclopts import CycloptsError
 
+from service import tracebacks
 from service.domain.errors import ConfigurationError, DroverError
 from service.domain.messages import DEFAULT_MODEL
 
@@ -47,12 +49,18 @@ for command in (
 
 def main() -> None:
     """Runs one command and ends the process with its exit code."""
+    sys.excepthook = _show_defect
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_the_reader()
     sys.exit(code)
+
+
+def _show_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Where nobody caught it, without what it says."""
+    sys.stderr.write(tracebacks.render((kind, error, trace)) + "\n")
 
 
 def run(arguments: list[str]) -> int:

@@ -14,7 +14,7 @@ from service.postgres.database import Database
 from service.postgres.migrate import apply_migrations
 from service.rabbit.connection import Link, translated
 from service.rabbit.topology import EXCHANGES, QUEUES, declare
-from service.settings import Settings, load_settings, unknown_variables, variables
+from service.settings import FILES, Settings, load_settings, unknown_variables, variables
 
 WIDE = 200  # columns, where there is no terminal to fit
 
@@ -107,6 +107,10 @@ def config(*, json: bool = False) -> int:
     rows = [
         {"variable": name, "meaning": meaning, "default": _default(fields[name].is_required(), fields[name].default)}
         for name, meaning in variables().items()
+    ]
+    rows += [
+        {"variable": name, "meaning": f"A file to read {held} from where that is not set.", "default": "none"}
+        for name, held in FILES.items()
     ]
     if json:
         Console().print_json(jsonlib.dumps(rows))

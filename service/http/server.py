@@ -14,7 +14,8 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from service.domain.errors import ConfigurationError, DroverError
-from service.http.access import refusal
+from service.http.access import Refusal, refusal
+from service.http.events import PATH as EVENTS
 from service.http.page import PATHS as PAGE
 from service.http.problems import Handler, problem, problems
 from service.telemetry import Metrics
@@ -35,6 +36,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 GUARDED = "/v1/"
+MOST_CALLS = (
+    2000  # of the API at a time: each may hold a body of 256 KiB. Followers of events have a limit of their own
+)
 Check = Callable[[], Awaitable[str | None]]
 
 
@@ -65,6 +69,7 @@ class HttpServer:
         self._tokens = tokens
         self._runner: web.AppRunner | None = None
         self._draining = False
+        self._calls = 0
 
     async def open(self) -> int:
         """Binds the port; the port that it got. ConfigurationError when it cannot."""
@@ -116,7 +121,15 @@ class HttpServer:
             refused = refusal(request.method, request.headers, tokens=self._tokens, listens_on=self._host)
             if refused is not None:
                 return problem(refused)
-        return await handler(request)
+        if not request.path.startswith(GUARDED) or request.path == EVENTS:
+            return await handler(request)
+        if self._calls >= MOST_CALLS:
+            return problem(Refusal(503, "Too many", f"{MOST_CALLS} calls are under way here; try again, or another."))
+        self._calls += 1
+        try:
+            return await handler(request)
+        finally:
+            self._calls -= 1
 
     async def _healthz(self, _: web.Request) -> web.Response:
         reason = self._alive()

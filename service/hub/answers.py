@@ -31,9 +31,17 @@ HELD = (401, 402, 403)
 HOLDS = {401: Reason.UNAUTHENTICATED, 402: Reason.UNPAID, 403: Reason.FORBIDDEN, 404: Reason.FOREIGN}
 HOLD_S = 15.0
 MAX_ID_CHARS = 200
+MAX_TOLD_CHARS = 4000  # of an error: it goes into events, the database and every answer about the request
+SHORTEST_KEY = 8  # characters; what is shorter is no secret, and may be a word of the answer itself
 MILLISECONDS = 1e11  # as seconds, that is the year 5138
 NO_WAIT_TOLD = timedelta(seconds=1)
 URL_PATHS = (("result_url",), ("url",), ("videos", 0, "url"), ("video", "url"), ("images", 0, "url"), ("result", "url"))
+
+
+def without_key(body: bytes, api_key: str) -> bytes:
+    """A hub, or a proxy before it, may quote the key in an error, and that goes out in an event."""
+    key = api_key.encode()
+    return body.replace(key, b"***") if len(key) >= SHORTEST_KEY and key in body else body
 
 
 def read_json(body: bytes) -> object:
@@ -54,7 +62,7 @@ def read_error(document: object) -> tuple[str | None, str] | None:
     text = ": ".join(dict.fromkeys(told)) or (kind if isinstance(kind, str) else "")
     if not text:
         return None
-    return (kind if isinstance(kind, str) else None), text
+    return (kind[:MAX_ID_CHARS] if isinstance(kind, str) else None), text[:MAX_TOLD_CHARS]
 
 
 def read_submit(status: int, body: bytes, retry_after: str | None, now: datetime) -> SubmitOutcome:
@@ -154,7 +162,7 @@ def read_generation(document: object) -> OutputReported | None:
     return OutputReported(
         generation_id=generation_id,
         status=status,
-        media_type=_text(document.get("media_type")),
+        media_type=(_text(document.get("media_type")) or "")[:MAX_ID_CHARS] or None,
         url=_url(document) if status is OutputStatus.SUCCEEDED else None,
         error=_error_text(document) if status.ended and status is not OutputStatus.SUCCEEDED else None,
     )
@@ -182,7 +190,7 @@ def _error_text(document: Mapping[str, Any]) -> str | None:
     for key in ("error_message", "error"):
         told = document.get(key)
         if isinstance(told, str) and told:
-            return _text(told)
+            return _text(told[:MAX_TOLD_CHARS])
         if isinstance(told, Mapping) and (error := read_error({"error": told})) is not None:
             return _text(error[1])
     return None

@@ -31,6 +31,7 @@ from service.hub.answers import (
     read_models,
     read_signal,
     read_submit,
+    without_key,
 )
 from service.hub.lists import ListError, ListingReader, ListReader, SightingsReader
 from service.wire.json import dumps
@@ -221,14 +222,16 @@ class HubClient:
 
 
 async def _read(response: ClientResponse, limit: int) -> bytes:
-    """The body, cut off behind `limit` bytes: what is longer than any real answer is then no JSON either."""
+    """The body, cut off behind `limit` bytes: what is longer than any real answer is then no JSON either. Without the
+    key that the call was made with."""
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         chunks.append(chunk)
         size += len(chunk)
         if size > limit:
             break
-    return b"".join(chunks)
+    key = response.request_info.headers.get("Authorization", "").removeprefix("Bearer ")
+    return without_key(b"".join(chunks), key)
 
 
 def _outcome(status: int) -> str:

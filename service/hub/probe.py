@@ -14,7 +14,7 @@ import aiohttp
 from msgspec import Struct
 
 from service.clock import utc_now
-from service.hub.answers import read_error, read_json, read_model
+from service.hub.answers import read_error, read_json, read_model, without_key
 
 PROBE_TIMEOUT_S = 8.0
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -57,15 +57,16 @@ async def probe_hub(base_url: str, api_key: str, namespaces: Iterable[str], mode
     timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
     lists = [None, *sorted(namespaces)]
     async with aiohttp.ClientSession(headers=headers, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
-        own = _Asker(session, base_url.rstrip("/"))
+        own = _Asker(session, base_url.rstrip("/"), api_key)
         (answer, outputs), answers = await asyncio.gather(own.model(model), asyncio.gather(*map(own.list, lists)))
     return HubState(tuple(zip(lists, answers, strict=True)), answer, outputs)
 
 
 class _Asker:
-    def __init__(self, session: aiohttp.ClientSession, base_url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, api_key: str) -> None:
         self._session = session
         self._base_url = base_url
+        self._api_key = api_key
 
     async def model(self, model: str) -> tuple[Answer, tuple[str, ...]]:
         answer, body = await self.ask(f"/api/ai/models/{quote(model, safe='')}", {}, MAX_ANSWER_BYTES)
@@ -85,8 +86,9 @@ class _Asker:
                 body = await response.content.read(limit)
                 while len(body) < limit and (more := await response.content.read(limit - len(body))):
                     body += more
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:  # the last: an URL with a password
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return Answer(_reach(error), told=_told(error)), b""
+        body = without_key(body, self._api_key)
         error_told = read_error(read_json(body))
         own = error_told is not None or (response.status == 200 and body.lstrip()[:1] == b"{")
         ahead_s = _ahead(response.headers.get("Date"), asked + (answered - asked) / 2)
@@ -118,8 +120,6 @@ def _reach(error: BaseException) -> Reach:
 def _told(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {PROBE_TIMEOUT_S:g} s"
-    if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):
-        return "its URL carries a user or a password, which the key does not go with"
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or str(error.os_error)
     return type(error).__name__  # its text may quote the URL

@@ -15,7 +15,7 @@ from aiohttp_sse_client.client import EventSource
 
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError
 from service.domain.facts import OutputReported
-from service.hub.answers import HELD, read_generation, read_json
+from service.hub.answers import HELD, read_generation, read_json, without_key
 
 log = structlog.get_logger(__name__)
 COMPLETED = "media_generation_completed"
@@ -73,7 +73,7 @@ class HubStream:
             ):
                 async for event in source:
                     if event.type == COMPLETED:
-                        _hear(event.data, heard)
+                        _hear(without_key(event.data.encode(), self._api_key), heard)
         except aiohttp.ClientResponseError as error:
             if error.status in HELD:
                 raise HubRefusedKeyError(
@@ -104,9 +104,9 @@ def _raise_ended() -> None:
     raise StreamEndedError
 
 
-def _hear(data: str, heard: Callable[[OutputReported], None]) -> None:
+def _hear(data: bytes, heard: Callable[[OutputReported], None]) -> None:
     """One completion; what cannot be read is left to the sweep, and counted by its line in the log."""
-    report = read_generation(read_json(data.encode()))
+    report = read_generation(read_json(data))
     if report is None or not report.status.ended:
         log.warning("stream.event_unreadable", size=len(data))
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,6 +14,7 @@ import asyncpg
 from service.cancellation import raise_if_cancelled
 from service.domain.errors import ConfigurationError, DatabaseUnavailableError, StatementError
 from service.postgres.statements import statements
+from service.tls import TlsNames, tls_fault
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -37,6 +39,7 @@ WRONG_SETTINGS = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ClientConfigurationError,
 )
+TLS = TlsNames("DROVER_DATABASE_URL", "sslrootcert", ("sslcert", "sslkey"), ("sslcrl",))
 CONNECTING = "connecting"
 GIVING_BACK_S = 2.0  # what was cut off is cancelled at the server first; a silent one must not hold us twice as long
 CLOSING_S = 1.0
@@ -68,7 +71,10 @@ class Database:
         self._waiting = 0
 
     async def open(self) -> None:
-        """Connects. ConfigurationError for a wrong database, user or URL; DatabaseUnavailableError when it is away."""
+        """Connects. ConfigurationError for a wrong database, user or URL; DatabaseUnavailableError when it is away, or
+        shows a certificate that is not trusted."""
+        if (unreadable := TLS.unreadable(self._dsn)) is not None:
+            raise ConfigurationError(unreadable)
         with _translated(CONNECTING):
             self._pool = await asyncpg.create_pool(
                 self._dsn,
@@ -224,18 +230,14 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
         if error is None:
             raise_if_cancelled()
         if isinstance(error, WRONG_SETTINGS):
-            what = (
-                "there is no such database"
-                if isinstance(error, asyncpg.InvalidCatalogNameError)
-                else "user or password"
-            )
-            refusal = f"Postgres refuses the connection ({what}); check DROVER_DATABASE_URL."
+            refusal = f"Postgres refuses the connection ({_refused(error)}); check DROVER_DATABASE_URL."
             if self._database is None:
                 raise ConfigurationError(refusal) from error
             # The settings were right once: somebody changes a password or restores the database. To be waited out, or
             # the workers would take every message at hand for the one that is at fault.
             raise DatabaseUnavailableError(refusal) from error
-        if isinstance(error, UNAVAILABLE) and not isinstance(error, ValueError):
+        untrusted = isinstance(error, ssl.SSLCertVerificationError)  # a ValueError, too
+        if isinstance(error, UNAVAILABLE) and (untrusted or not isinstance(error, ValueError)):
             self._raise_unavailable(error)
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
             # Its text may quote a row: the class and the code say enough, and no prompt gets into a log.
@@ -248,7 +250,25 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
         if isinstance(error, asyncpg.ReadOnlySQLTransactionError) and self._database is not None:
             self._database.forget_connections()
         told = str(error) or type(error).__name__
+        if (fault := tls_fault(error)) is not None:
+            told = f"Postgres could not be reached: {fault}; {TLS.remedy(fault)}."
+            raise DatabaseUnavailableError(told) from error
         if self._purpose == CONNECTING:
             told = f"Postgres could not be reached ({told}); check that it runs, and DROVER_DATABASE_URL."
             raise DatabaseUnavailableError(told) from error
         raise DatabaseUnavailableError(f"Postgres did not do it ({self._purpose}): {told}") from error
+
+
+def _refused(error: BaseException) -> str:
+    match error:
+        case asyncpg.InvalidCatalogNameError():
+            return "there is no such database"
+        case asyncpg.ClientConfigurationError():
+            wants_ca = "root certificate" in str(error)
+            return "sslmode wants a CA: name its file as sslrootcert=" if wants_ca else "a parameter of its URL"
+        case asyncpg.InvalidPasswordError():
+            return "user or password"
+    # By pg_hba.conf. Its text names addresses, and the languages of servers differ: it is not passed on.
+    return (
+        "user or password; or pg_hba.conf wants TLS, sslmode=verify-full, or a client certificate, sslcert= and sslkey="
+    )

@@ -12,18 +12,20 @@ from service.clock import utc_now
 from service.domain.errors import ConfigurationError, DatabaseUnavailableError, DroverError, StatementError
 from service.postgres.database import Database
 from service.postgres.schema import available
+from service.tls import TlsFault, tls_fault
 
 PROBE_TIMEOUT_S = 5.0
-TABLES = (
-    "requests",
-    "outputs",
-    "outbox",
-    "unpublished",
-    "orphan_events",
-    "early_cancels",
-    "leadership",
-    "limits",
-)
+# What the service does with each table (`deploy/postgres/roles.sql` grants exactly this).
+NEEDED = {
+    "requests": ("select", "insert", "update", "delete"),
+    "outputs": ("select", "insert", "update"),  # deleted with their requests, as the tables' owner
+    "outbox": ("select", "insert", "delete"),
+    "unpublished": ("select", "insert", "update", "delete"),
+    "orphan_events": ("select", "insert", "delete"),
+    "early_cancels": ("select", "insert", "delete"),
+    "leadership": ("select", "insert", "update"),
+    "limits": ("select", "insert", "update"),
+}
 NO_TABLE, NOT_PERMITTED = "42P01", "42501"  # SQLSTATEs
 
 
@@ -84,6 +86,7 @@ class DatabaseState(Struct, frozen=True):
     schema: Schema | None = None  # None: it may not be read
     denied: tuple[tuple[str, str], ...] = ()  # (table, privilege)
     lease: Lease | None = None
+    tls: TlsFault | None = None
 
 
 async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
@@ -93,10 +96,12 @@ async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
         await database.open()
     except DroverError as error:
         late = isinstance(error.__cause__, TimeoutError)
-        return DatabaseState(_reach(error), f"no answer within {PROBE_TIMEOUT_S:g} s" if late else str(error))
+        told = f"no answer within {PROBE_TIMEOUT_S:g} s" if late else str(error)
+        return DatabaseState(_reach(error), told, tls=tls_fault(error))
     try:
         server, has_migrations = await _server(database)
-        denied = await database.fetch("missing_privileges", list(TABLES))
+        needed = [(table, privilege) for table, privileges in NEEDED.items() for privilege in privileges]
+        denied = await database.fetch("missing_privileges", *map(list, zip(*needed, strict=True)))
         return DatabaseState(
             Reach.OPEN,
             "",

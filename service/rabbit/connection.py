@@ -20,6 +20,7 @@ from yarl import URL
 
 from service.cancellation import raise_if_cancelled
 from service.domain.errors import BrokerUnavailableError, ConfigurationError
+from service.tls import TlsNames, tls_fault
 
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
@@ -28,6 +29,7 @@ HEARTBEAT_S = 10
 # whenever that is full: one publish a turn of the loop. Measured in a busy loop: 602/s with 10, 10,507/s with this.
 FrameConnection.FRAME_BUFFER_SIZE = 10_000
 
+TLS = TlsNames("DROVER_AMQP_URL", "cafile", ("certfile", "keyfile"))
 REFUSED = (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError)
 LOST = (
     aiormq.exceptions.AMQPError,
@@ -76,10 +78,19 @@ async def _connect(connection: aio_pika.Connection, name: str) -> None:
         except REFUSED:
             raise
         except (OSError, TimeoutError) as error:
-            told = str(error) or type(error).__name__
-            raise BrokerUnavailableError(
-                f"RabbitMQ could not be reached ({told}); check that it runs, and DROVER_AMQP_URL."
-            ) from error
+            raise BrokerUnavailableError(f"RabbitMQ could not be reached{_why(error, connection.url)}.") from error
+
+
+def _why(error: BaseException, url: URL) -> str:
+    if (fault := tls_fault(error)) is not None:
+        return f": {fault}; {TLS.remedy(fault)}"
+    if isinstance(error.__cause__, ConnectionResetError | asyncio.IncompleteReadError):
+        # What a TLS port says to a plain client, and a server that wants another client certificate to ours.
+        mend = (
+            "certfile= and keyfile=, if it wants a certificate" if url.scheme == "amqps" else "amqps:// for a TLS port"
+        )
+        return f": it ended the connection at once; check DROVER_AMQP_URL ({mend})"
+    return f" ({str(error) or type(error).__name__}); check that it runs, and DROVER_AMQP_URL"
 
 
 class Link:
@@ -95,7 +106,10 @@ class Link:
 
     @classmethod
     async def open(cls, url: str, name: str) -> Link:
-        """Connects. ConfigurationError for a wrong login, BrokerUnavailableError when the broker is away."""
+        """Connects. ConfigurationError for a wrong login, or a certificate file that cannot be read;
+        BrokerUnavailableError when the broker is away, or shows a certificate that is not trusted."""
+        if URL(url).scheme == "amqps" and (unreadable := TLS.unreadable(url)) is not None:
+            raise ConfigurationError(unreadable)
         connection = aio_pika.Connection(
             URL(url).update_query(heartbeat=str(HEARTBEAT_S)),
             client_properties={"connection_name": f"drover {name}"},
@@ -107,12 +121,14 @@ class Link:
             raise
         return cls(connection)
 
-    async def channel(self, *, confirms: bool) -> Channel:
-        """A channel of the frame level: batches of acknowledgements and pipelined confirms need it."""
+    async def channel(self, *, confirms: bool, needed: bool = True) -> Channel:
+        """A channel of the frame level: batches of acknowledgements and pipelined confirms need it. The link is lost
+        with a channel that is `needed`."""
         with translated("opening a channel"):
             channel = self._connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
             await channel.initialize(timeout=CONNECT_TIMEOUT_S)
-            channel.close_callbacks.add(self._on_closed)
+            if needed:
+                channel.close_callbacks.add(self._on_closed)
             underlay = await channel.get_underlay_channel()
         if not isinstance(underlay, Channel):
             raise TypeError(f"aio-pika gave a {type(underlay).__name__} where an aiormq channel was expected.")

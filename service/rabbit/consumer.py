@@ -15,7 +15,7 @@ from service.domain.messages import ANONYMOUS_SOURCE, Message
 from service.domain.retry import Backoff
 from service.rabbit.connection import Link, translated
 from service.rabbit.properties import encoded_of, tolerate_odd_properties
-from service.rabbit.topology import declare
+from service.rabbit.topology import provide
 from service.wire.requests import TRACEPARENT, TRACESTATE, readable_trace
 
 log = structlog.get_logger(__name__)
@@ -165,9 +165,7 @@ class Consumer:
         """One connection, from its opening to its loss."""
         self._link = link = await Link.open(self._url, "consumer")
         try:
-            setup = await link.channel(confirms=False)
-            with translated("declaring the topology"):
-                await declare(setup)
+            await provide(link)
             channel = await link.channel(confirms=False)
             self._session = session = Session(channel)
             with translated("limiting the prefetch"):

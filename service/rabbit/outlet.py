@@ -11,8 +11,8 @@ from aiormq.channel import Channel
 
 from service.domain.errors import BrokerUnavailableError, ConfigurationError
 from service.domain.retry import Backoff
-from service.rabbit.connection import Link, translated
-from service.rabbit.topology import declare
+from service.rabbit.connection import Link
+from service.rabbit.topology import provide
 
 log = structlog.get_logger(__name__)
 ALARM = "an alarm (memory or disk)"
@@ -92,8 +92,7 @@ class Outlet:
         self._link = link = await Link.open(self._url, self._purpose)
         try:
             if self._declares:
-                with translated("declaring the topology"):
-                    await declare(await link.channel(confirms=False))
+                await provide(link)
             self._channels = tuple([await link.channel(confirms=True) for _ in range(self._count)])
             self._connected.set()
             log.info("bus.connected", purpose=self._purpose)

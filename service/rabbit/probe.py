@@ -24,6 +24,7 @@ from service.cancellation import raise_if_cancelled
 from service.domain.errors import ConfigurationError, DroverError
 from service.rabbit.connection import CONNECT_TIMEOUT_S, Link
 from service.rabbit.topology import CANCELS, COMMANDS, DEAD, EVENTS, EXCHANGES, QUEUES, REQUESTS, Exchange, Queue
+from service.tls import TlsFault, tls_fault
 
 STEP_TIMEOUT_S = 5.0
 CONSUMED, PUBLISHED = (REQUESTS, CANCELS), (COMMANDS, EVENTS, DEAD, "")
@@ -37,6 +38,7 @@ class Reach(StrEnum):
     NO_ANSWER = "no answer"
     LOGIN_REFUSED = "login refused"
     VHOST_REFUSED = "vhost refused"
+    WRONG_FILE = "wrong file"
 
 
 class Found(StrEnum):
@@ -75,6 +77,7 @@ class BrokerState(Struct, frozen=True):
     version: str = ""
     declared: tuple[Declared, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    tls: TlsFault | None = None
 
 
 async def probe_broker(url: str) -> BrokerState:
@@ -83,11 +86,13 @@ async def probe_broker(url: str) -> BrokerState:
         link = await Link.open(url, "doctor")
     except DroverError as error:
         late = isinstance(error.__cause__, TimeoutError)
-        return BrokerState(_reach(error), f"no answer within {CONNECT_TIMEOUT_S:g} s" if late else str(error))
+        told = f"no answer within {CONNECT_TIMEOUT_S:g} s" if late else str(error)
+        return BrokerState(_reach(error), told, tls=tls_fault(error))
     try:
         declared = [await _declared(link, thing) for thing in (*EXCHANGES, *QUEUES)]
         there = frozenset((item.kind, item.name) for item in declared if item.found is not Found.MISSING)
-        refusals = [refusal async for refusal in _refusals(link, there)]
+        declares = all(item.found is not Found.REFUSED for item in declared)  # else another user does, and binds, too
+        refusals = [refusal async for refusal in _refusals(link, there, binds=declares)]
         return BrokerState(Reach.OPEN, "", link.server_version, tuple(declared), tuple(refusals))
     finally:
         await link.close()
@@ -95,7 +100,7 @@ async def probe_broker(url: str) -> BrokerState:
 
 def _reach(error: DroverError) -> Reach:
     if isinstance(error, ConfigurationError):
-        return Reach.LOGIN_REFUSED
+        return Reach.LOGIN_REFUSED if error.__cause__ is not None else Reach.WRONG_FILE
     refused = isinstance(error.__cause__, aiormq.exceptions.InvalidFrameError)
     return Reach.VHOST_REFUSED if refused else Reach.NO_ANSWER
 
@@ -128,8 +133,8 @@ async def _declared(link: Link, thing: Exchange | Queue) -> Declared:
     return Declared(kind, thing.name, Found.SAME, "", *counts)
 
 
-async def _refusals(link: Link, there: frozenset[tuple[str, str]]) -> AsyncIterator[Refusal]:
-    for doing, ask in (*_consuming(there), *_publishing(there), *_binding(there)):
+async def _refusals(link: Link, there: frozenset[tuple[str, str]], *, binds: bool) -> AsyncIterator[Refusal]:
+    for doing, ask in (*_consuming(there), *_publishing(there), *(_binding(there) if binds else ())):
         found, told = await _ask(link, ask, confirms=True)
         if found is Found.REFUSED:
             yield Refusal(doing, told)

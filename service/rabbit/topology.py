@@ -9,6 +9,7 @@ from aiormq.abc import AbstractChannel
 
 from service.domain.errors import ConfigurationError
 from service.domain.states import EventName
+from service.rabbit.connection import Link, translated
 
 COMMANDS, EVENTS, UNROUTED, DEAD = "generation.commands", "generation.events", "generation.unrouted", "generation.dead"
 REQUESTS, CANCELS = "generation.requests", "generation.cancels"
@@ -69,6 +70,35 @@ QUEUES = (
 OWN_QUEUES = frozenset(queue.name for queue in QUEUES)
 
 
+class NotPermittedError(ConfigurationError):
+    """This user may not declare something."""
+
+
+async def provide(link: Link) -> None:
+    """Declares everything; for a user who may not, it is enough that it is there (`drover topology`, by one who may).
+    ConfigurationError."""
+    try:
+        with translated("declaring the topology"):
+            await declare(await link.channel(confirms=False, needed=False))
+    except NotPermittedError as refused:
+        with translated("looking for the topology"):
+            await _find(await link.channel(confirms=False, needed=False), refused)
+
+
+async def _find(channel: AbstractChannel, refused: NotPermittedError, timeout_s: float = 30.0) -> None:
+    """By passive declares, which need no permission. They do not compare arguments, and bindings cannot be seen."""
+    thing = ""
+    try:
+        for exchange in EXCHANGES:
+            thing = f"exchange {exchange.name}"
+            await channel.exchange_declare(exchange.name, passive=True, timeout=timeout_s)
+        for queue in QUEUES:
+            thing = f"queue {queue.name}"
+            await channel.queue_declare(queue.name, passive=True, timeout=timeout_s)
+    except aiormq.exceptions.ChannelNotFoundEntity as error:
+        raise NotPermittedError(f"The {thing} is not there. {refused}") from error
+
+
 async def declare(channel: AbstractChannel, timeout_s: float = 30.0) -> None:
     """Declares everything. ConfigurationError when something is there with other arguments, or may not be declared."""
     thing = ""
@@ -93,7 +123,7 @@ async def declare(channel: AbstractChannel, timeout_s: float = 30.0) -> None:
             "`drover topology` again."
         ) from error
     except aiormq.exceptions.ChannelAccessRefused as error:
-        raise ConfigurationError(
+        raise NotPermittedError(
             f"The broker does not let this user declare the {thing} ({error}); grant it configure, write and read on "
             "`generation.*`, or run `drover topology` as a user who may."
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 import orjson
@@ -10,6 +11,7 @@ from jsonschema_rs import canonical
 from pydantic_core import from_json
 
 INT64_MIN, UINT64_MAX = -(2**63), 2**64 - 1
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def loads(body: bytes) -> object:
@@ -56,3 +58,13 @@ def _unfit_leaf(value: object) -> str | None:
         case float() if not math.isfinite(value):
             return "is a number too large for a double"
     return None
+
+
+def loggable(path: str) -> str:
+    """Where a fault is, without what a person may have written there: of `metadata` no key, of `input` a parameter's
+    name at the most, and neither that nor an unknown field's unless it looks like a name."""
+    if not path.startswith("/"):  # `property reply_to`, or nothing
+        return path
+    top, *below = path[1:].split("/")
+    kept = [top, *below[:1]] if top == "input" else [top]
+    return "/" + "/".join(part if NAME.fullmatch(part) else "*" for part in kept)

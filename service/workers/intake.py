@@ -21,6 +21,7 @@ from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.tracing import QUARANTINED, REJECTED, REPEATED, STORED, UNTRACED, Span, Tracing
 from service.wire.events import encode_accepted, encode_rejected
+from service.wire.json import loggable
 from service.wire.requests import RequestRules, read_message
 from service.workers.backpressure import held_back
 from service.workers.batches import Batches
@@ -34,6 +35,7 @@ from service.workers.wakeups import Wakeups
 log = structlog.get_logger(__name__)
 DRAIN_S = 5.0
 PACE_S = 0.04
+MOST_PATHS = 10  # of one message, in the log
 CONFLICT = Fault(
     ErrorCode.IDEMPOTENCY_CONFLICT, "This request_id is known with other content; the first request is untouched."
 )
@@ -203,7 +205,7 @@ class Intake:
 
     def _rejected(self, delivery: Delivery, read: Identified) -> Refusal:
         fault = read.fault or Fault(ErrorCode.INTERNAL, "The request could not be stored.")
-        paths = [detail.get("path") for detail in fault.details]
+        paths = [loggable(str(detail.get("path", ""))) for detail in fault.details[:MOST_PATHS]]
         log.info("request.rejected", request_id=read.request_id, code=fault.code.value, paths=paths)
         self._metrics.rejections.labels(fault.code.value).inc()
         message = _answered(delivery, read)

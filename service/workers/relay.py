@@ -140,7 +140,7 @@ class Relay:
             return error
         if not arrived:
             self._metrics.replies_undeliverable.inc()
-            log.info("reply.undeliverable", request_id=event.request_id, reply_to=event.reply_to)
+            log.info("reply.undeliverable", request_id=event.request_id)
         return None
 
     async def _mark(self, tally: Tally) -> int:

@@ -27,7 +27,15 @@ async def test_submit_with_wait_and_download_ends_with_an_mp4_that_plays(
         code, out, err = await drover(
             *("submit", "--prompt", "a lighthouse at dawn", "--wait", "--download", str(tmp_path)),
             DROVER_AMQP_URL=amqp_url,
+            OXEN_BASE_URL=hub.url,
         )
+        (tmp_path / "elsewhere").mkdir()
+        elsewhere, _, told = await drover(
+            *("submit", "--prompt", "x", "--num-frames", "9", "--download", str(tmp_path / "elsewhere")),
+            DROVER_AMQP_URL=amqp_url,
+        )
+    assert (elsewhere, one_sentence(told), "OXEN_BASE_URL" in told) == (1, True, True), told
+    assert list((tmp_path / "elsewhere").iterdir()) == []
     assert (code, err) == (0, "")
     assert [word for word in out.split() if word.startswith("generation.")] == [
         "generation.accepted",

@@ -16,11 +16,11 @@ from deploy.local.rabbit import RabbitPorts, RabbitServer
 
 
 @contextmanager
-def private_rabbit() -> Iterator[RabbitServer]:
-    """A broker that runs, with nothing in it."""
+def private_rabbit(extra: str = "") -> Iterator[RabbitServer]:
+    """A broker that runs, with nothing in it; `extra` are lines of its configuration."""
     home = Path(tempfile.mkdtemp(prefix="drover-chaos-"))
     ports = choose(("amqp", "management", "distribution", "epmd"), {})
-    server = RabbitServer(home / "rabbitmq", RabbitPorts(**ports), state=home)
+    server = RabbitServer(home / "rabbitmq", RabbitPorts(**ports), state=home, extra=extra)
     try:
         server.start()
         yield server

@@ -53,11 +53,14 @@ async def running(variables: Mapping[str, str], **overrides: Any) -> AsyncIterat
 class Process:
     """`drover serve` as a process; its log is read as it comes. `tree`: a folder with another `service`."""
 
+    module = "service"
+
     def __init__(self, variables: Mapping[str, str], *command: str, tree: Path | None = None) -> None:
         self._variables = variables
         self._tree = tree
         self._command = command or ("serve",)
         self.lines: list[dict[str, Any]] = []
+        self.raw: list[bytes] = []
         self._logged = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
@@ -65,7 +68,7 @@ class Process:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "service",
+            self.module,
             *self._command,
             env={**inherited, **self._variables},
             stdout=asyncio.subprocess.PIPE,
@@ -86,6 +89,7 @@ class Process:
     async def _read_log(self) -> None:
         assert self.process.stdout is not None
         async for line in self.process.stdout:
+            self.raw.append(line)
             with contextlib.suppress(json.JSONDecodeError):
                 async with self._logged:
                     self.lines.append(json.loads(line))

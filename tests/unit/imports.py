@@ -10,7 +10,7 @@ from pathlib import Path
 import service
 
 ROOT = Path(service.__file__).parent
-BASE = {"cancellation", "clock", "domain", "wire"}
+BASE = {"cancellation", "clock", "domain", "tls", "wire"}
 ADAPTERS = ("postgres", "rabbit", "hub")
 
 # What each layer may import of the service besides itself. `app` knows every class; nothing but a command knows `app`.
@@ -18,12 +18,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "domain": set(),
     "clock": set(),
     "cancellation": set(),
+    "tls": set(),
+    "tracebacks": {"domain"},
     "wire": {"domain"},
     "postgres": BASE,
     "rabbit": {*BASE, "supervisor"},
     "hub": BASE,
     "supervisor": {"cancellation", "domain"},
-    "telemetry": {"clock", "domain"},
+    "telemetry": {"clock", "domain", "tracebacks"},
     "settings": {"domain"},
     "tracing": {"domain"},
     "otlp": {"domain", "tracing"},
@@ -32,7 +34,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "http": {*BASE, "contracts", "supervisor", "telemetry", "workers"},
     "sandbox": set(),
     "app": {*BASE, *ADAPTERS, "supervisor", "telemetry", "settings", "tracing", "otlp", "workers", "http"},
-    "cli": {*BASE, *ADAPTERS, "contracts", "supervisor", "telemetry", "settings", "otlp", "app", "sandbox"},
+    "cli": {
+        *BASE,
+        *ADAPTERS,
+        "contracts",
+        "supervisor",
+        "telemetry",
+        "tracebacks",
+        "settings",
+        "otlp",
+        "app",
+        "sandbox",
+    },
     "__main__": {"cli"},
 }
 # Libraries of layers that are meant to need few.
@@ -41,6 +54,8 @@ LIBRARIES: dict[str, set[str]] = {
     "clock": set(),
     "cancellation": set(),
     "tracing": set(),
+    "tls": set(),
+    "tracebacks": set(),
     "wire": {"orjson", "pydantic", "pydantic_core", "jsonschema_rs", "uuid_utils"},
     "contracts": {"msgspec", "pydantic", "jsonschema_rs", "yaml"},
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service.cli import run
-from service.settings import variables
+from service.settings import FILES, variables
 
 CANARY = "tr0ub4dor"
 
@@ -21,7 +21,7 @@ CANARY = "tr0ub4dor"
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine's own settings; a terminal wide enough for a sentence."""
-    for name in (*variables(), "OXEN_API_KEY_FILE"):
+    for name in (*variables(), *FILES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -132,7 +132,7 @@ def test_config_lists_every_variable_as_json(
     assert run(["config", "--json"]) == 0
     printed = capsys.readouterr().out
     rows = {row["variable"]: row for row in json.loads(printed)}
-    assert set(rows) == set(variables())
+    assert set(rows) == {*variables(), *FILES}
     assert rows["OXEN_API_KEY"]["default"] == "required"
     assert rows["DROVER_HTTP_PORT"]["default"] == "8080"
     assert rows["DROVER_MIGRATE_ON_START"]["default"] == "true"

@@ -159,7 +159,7 @@ def test_a_broker_that_is_not_open_is_one_fault(reach: rabbit_probe.Reach, name:
     assert (check.name, check.level, says in check.remedy) == (name, Level.FAULT, True)
 
 
-@pytest.mark.parametrize("found", [found for found in Found if found is not Found.SAME])
+@pytest.mark.parametrize("found", [found for found in Found if found not in (Found.SAME, Found.REFUSED)])
 def test_a_queue_that_is_not_as_wanted_is_a_fault_with_its_name(found: Found) -> None:
     declared = (*DECLARED[:-1], Declared("queue", QUEUES[-1].name, found, "told so"))
     checks = broker(declared=declared)
@@ -269,6 +269,21 @@ def test_a_variable_that_nothing_reads_is_a_warning_with_what_was_meant() -> Non
     assert [(check.level, check.remedy) for check in checks[1:]] == [(Level.WARNING, "Did you mean DROVER_AMQP_URL?")]
 
 
+def test_a_file_that_is_not_read_and_one_that_cannot_be_are_told() -> None:
+    both = {"OXEN_API_KEY": "k", "OXEN_API_KEY_FILE": "/no/such/file"}
+    checks, _, _ = judge_settings(both)
+    assert checks[1:] == [
+        Check(
+            "settings",
+            Level.WARNING,
+            "OXEN_API_KEY_FILE is not read, since OXEN_API_KEY is set.",
+            "Unset one of the two.",
+        )
+    ]
+    checks, _, _ = judge_settings({"OXEN_API_KEY": "k", "DROVER_AMQP_URL_FILE": "/no/such/file"})
+    assert (checks[0].level, "DROVER_AMQP_URL alone in it" in checks[0].remedy) == (Level.FAULT, True)
+
+
 @pytest.mark.parametrize(
     ("variables", "warned"),
     [
@@ -278,6 +293,14 @@ def test_a_variable_that_nothing_reads_is_a_warning_with_what_was_meant() -> Non
         ({"OXEN_BASE_URL": "http://127.0.0.1:8100"}, False),
         ({"DROVER_AMQP_URL": "amqp://u:p@mq.example.org/"}, True),
         ({"DROVER_AMQP_URL": "amqps://u:p@mq.example.org/"}, False),
+        ({"DROVER_AMQP_URL": "amqps://u:p@mq.example.org/?no_verify_ssl=1"}, True),
+        ({"DROVER_DATABASE_URL": "postgresql://u:p@db.example.org/x"}, True),
+        ({"DROVER_DATABASE_URL": "postgresql://u:p@db.example.org/x?sslmode=require"}, True),
+        ({"DROVER_DATABASE_URL": "postgresql://u:p@db.example.org/x?sslmode=verify-full"}, False),
+        ({"DROVER_DATABASE_URL": "postgresql:///x?host=db1.example.org,db2.example.org"}, True),
+        ({"DROVER_DATABASE_URL": "postgresql:///x?host=/var/run/postgresql"}, False),
+        ({"DROVER_DATABASE_URL": "postgresql://u:p@postgres/x"}, False),
+        ({"DROVER_DATABASE_URL": "postgresql://u:p@10.0.0.7/x"}, False),
         ({"DROVER_AMQP_URL": "amqp://u:p@rabbit/"}, False),
         ({"DROVER_AMQP_URL": "amqp://u:p@10.0.0.7/"}, False),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.domain.states import EventName, RequestState
-from service.settings import KEY_FILE, variables
+from service.settings import FILES, variables
 from service.telemetry import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def explained(text: str) -> set[str]:
 
 def test_every_setting_is_explained_to_operators_and_nothing_that_is_none() -> None:
     found = {name for name in explained(OPERATING.read_text("utf-8")) if name.startswith(("DROVER_", "OXEN_"))}
-    assert found == {*variables(), KEY_FILE}
+    assert found == {*variables(), *FILES}
 
 
 def test_every_metric_is_explained_and_nothing_that_is_none() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from service.domain.errors import ErrorCode
 from service.domain.states import RequestState
+from service.wire.json import loggable
 from service.wire.requests import MAX_METADATA_BYTES, RequestRules
 from tests.unit.builders import NOW, RULES, a_body, accepted, identified, paths, refused
 
@@ -266,3 +267,21 @@ def test_a_property_that_is_no_text_is_refused_by_name() -> None:
         "property correlation_id",
         "property reply_to",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "logged"),
+    [
+        ("", ""),
+        ("/input", "/input"),
+        ("/input/num_frames", "/input/num_frames"),
+        ("/input/shots/0/prompt", "/input/shots"),
+        ("/input/alice@example.org", "/input/*"),
+        ("/metadata/customer", "/metadata"),
+        ("/what they want", "/*"),
+        ("/" + "x" * 65, "/*"),
+        ("property reply_to", "property reply_to"),
+    ],
+)
+def test_a_path_is_logged_without_what_a_person_may_have_written_in_it(path: str, logged: str) -> None:
+    assert loggable(path) == logged

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.domain.errors import ConfigurationError
-from service.settings import Settings, load_settings, unknown_variables, variables
+from service.settings import FILES, LONGEST_FILE, LONGEST_TOKEN, Settings, load_settings, unknown_variables, variables
 
 KEY = {"OXEN_API_KEY": "key-1"}
 CANARY = "tr0ub4dor"
@@ -102,9 +102,15 @@ WRONG = [
     ("OXEN_API_KEY", f"{CANARY} {CANARY}"),
     ("OXEN_API_KEY", f"{CANARY}ä"),
     ("OXEN_API_KEY", f"{CANARY}\n"),
+    ("OXEN_API_KEY", CANARY * LONGEST_TOKEN),
+    ("DROVER_API_TOKENS", f"good,{CANARY} {CANARY}"),
+    ("DROVER_API_TOKENS", f"good,{CANARY}ä"),
+    ("DROVER_API_TOKENS", CANARY * LONGEST_TOKEN),
     ("OXEN_BASE_URL", f"{CANARY}"),
     ("OXEN_BASE_URL", f"ftp://{CANARY}@h"),
     ("OXEN_BASE_URL", "https://"),
+    ("OXEN_BASE_URL", f"https://u:{CANARY}@h"),
+    ("OXEN_BASE_URL", f"https://h/?key={CANARY}"),
     ("OXEN_BASE_URL", f"https://h:{CANARY}"),
     ("DROVER_AMQP_URL", f"http://u:{CANARY}@h/"),
     ("DROVER_AMQP_URL", f"amqp://u:{CANARY}@h:70000/"),
@@ -178,27 +184,72 @@ def test_commands_that_never_talk_to_the_hub_need_no_key() -> None:
     load_settings({}, hub=False)
 
 
-def test_the_key_may_be_read_from_a_mounted_file(tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    file.write_text("from-a-file\n")
-    assert load_settings({"OXEN_API_KEY_FILE": str(file)}).api_key.get_secret_value() == "from-a-file"
-    both = {"OXEN_API_KEY_FILE": str(file), "OXEN_API_KEY": "given"}
-    assert load_settings(both).api_key.get_secret_value() == "given"
+# -- secrets from files -----------------------------------------------------------------------------------------------
+
+IN_FILES = {
+    "OXEN_API_KEY": "from-a-file",
+    "DROVER_AMQP_URL": "amqp://u:from-a-file@h/",
+    "DROVER_DATABASE_URL": "postgresql://u:from-a-file@h/db",
+    "DROVER_API_TOKENS": "from-a-file,second",
+}
+OTHERS = {
+    "OXEN_API_KEY": "given",
+    "DROVER_AMQP_URL": "amqp://u:given@h/",
+    "DROVER_DATABASE_URL": "postgresql://u:given@h/db",
+    "DROVER_API_TOKENS": "given",
+}
 
 
-def test_a_key_file_that_cannot_be_read_is_told_without_its_contents(tmp_path: Path) -> None:
-    binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff" + CANARY.encode())
-    for path in (tmp_path / "absent", tmp_path, binary):
-        with pytest.raises(ConfigurationError, match=r"^OXEN_API_KEY_FILE cannot be read: .+\.$") as caught:
-            load_settings({"OXEN_API_KEY_FILE": str(path)})
+def value_of(variable: str, **given: str) -> object:
+    """What became of it, as it was written."""
+    field = "api_key" if variable == "OXEN_API_KEY" else CONTRACT[variable][0]
+    value = getattr(settings(**given) if variable != "OXEN_API_KEY" else load_settings(given), field)
+    return value.get_secret_value() if isinstance(value, SecretStr) else ",".join(sorted(value))
+
+
+@pytest.mark.parametrize("variable", IN_FILES)
+def test_every_secret_may_be_read_from_a_mounted_file_and_the_plain_variable_wins(
+    variable: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text(f"\ufeff{IN_FILES[variable]}\r\n")
+    in_file = {f"{variable}_FILE": str(tmp_path / "secret")}
+    assert value_of(variable, **in_file) == IN_FILES[variable]
+    assert value_of(variable, **in_file, **{variable: ""}) == IN_FILES[variable], "an empty variable is an absent one"
+    assert value_of(variable, **in_file, **{variable: OTHERS[variable]}) == OTHERS[variable]
+    unread = {f"{variable}_FILE": str(tmp_path / "absent"), variable: OTHERS[variable]}
+    assert value_of(variable, **unread) == OTHERS[variable]
+
+
+def test_these_are_all_the_secrets_there_are() -> None:
+    assert set(FILES.values()) == set(IN_FILES)
+
+
+def test_tokens_in_a_file_may_stand_in_a_line_each(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("first\nsecond, third\r\n\n")
+    assert settings(DROVER_API_TOKENS_FILE=str(tmp_path / "tokens")).api_tokens == {"first", "second", "third"}
+
+
+@pytest.mark.parametrize("variable", FILES)
+def test_a_file_that_cannot_be_read_is_told_without_its_contents(variable: str, tmp_path: Path) -> None:
+    """Above all no default is taken in its place."""
+    (tmp_path / "binary").write_bytes(b"\xff" + CANARY.encode())
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "long").write_text(CANARY * LONGEST_FILE)
+    for name in ("absent", ".", "binary", "empty", "long", "\0"):
+        with pytest.raises(ConfigurationError, match=rf"^{variable} cannot be read: .+\.$") as caught:
+            load_settings({variable: str(tmp_path / name)})
         assert CANARY not in str(caught.value)
 
 
-def test_an_empty_key_file_leaves_the_key_missing(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("\n")
-    with pytest.raises(ConfigurationError, match="OXEN_API_KEY is required"):
-        load_settings({"OXEN_API_KEY_FILE": str(tmp_path / "key")})
+def test_a_command_that_never_talks_to_the_hub_does_not_open_the_keys_file() -> None:
+    load_settings({"OXEN_API_KEY_FILE": "/no/such/file"}, hub=False)
+
+
+def test_what_a_file_holds_is_judged_as_the_variable_is(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(f"http://u:{CANARY}@h/")
+    told = complaint(DROVER_AMQP_URL_FILE=str(tmp_path / "url"))
+    assert told.startswith("DROVER_AMQP_URL: must be a URL")
+    assert CANARY not in told
 
 
 # -- what must not show -----------------------------------------------------------------------------------------------
@@ -207,7 +258,6 @@ def test_an_empty_key_file_leaves_the_key_missing(tmp_path: Path) -> None:
 def test_no_way_of_printing_settings_shows_a_secret() -> None:
     secret = settings(
         OXEN_API_KEY=CANARY,
-        OXEN_BASE_URL=f"https://u:{CANARY}@h",
         DROVER_AMQP_URL=f"amqp://u:{CANARY}@h/",
         DROVER_DATABASE_URL=f"postgresql://u:{CANARY}@h/db",
         DROVER_API_TOKENS=CANARY,

@@ -17,7 +17,7 @@ from service.cli.submit.options import describe, options_of, read_options
 from service.cli.submit.requests import Common, check, read_lines
 from service.domain.errors import ConfigurationError
 from service.sandbox.schemas import LTX_SCHEMA, STILL_SCHEMA
-from service.settings import variables
+from service.settings import FILES, variables
 from service.wire.builtin_models import LTX_2_3_QUALITY_TEXT_TO_VIDEO
 
 COMMON = Common({"model": "m", "num_generations": 1}, {})
@@ -233,7 +233,7 @@ def read_lines_of(tmp_path: Path, text: str) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def _without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*variables(), "OXEN_API_KEY_FILE"):
+    for name in (*variables(), *FILES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 

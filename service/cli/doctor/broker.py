@@ -7,12 +7,17 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from service.cli.doctor.check import Check, fault, not_checked, ok, warning
+from service.cli.doctor.check import Check, fault, not_checked, ok, sentence, warning
+from service.rabbit.connection import TLS
 from service.rabbit.probe import BrokerState, Declared, Found, Reach
 from service.rabbit.topology import CANCELS, DEAD, REQUESTS, UNROUTED
 
 OLDEST_VERSION = (3, 10)
 PERMISSIONS = "configure `generation\\..*`, write `generation\\..*|amq\\.default`, read `generation\\..*`"
+NO_CONFIGURE = (
+    "may not declare them, so that their arguments cannot be compared; that is enough where another user runs "
+    "`drover topology`."
+)
 UNSEEN = "Whether the queues are bound cannot be seen over AMQP; `drover topology` binds them, and may be repeated."
 
 
@@ -42,13 +47,19 @@ class Account(Struct, frozen=True):
 
 def judge_broker(state: BrokerState, account: Account) -> list[Check]:
     """All verdicts; one alone when there is no connection to look through."""
+    if state.tls is not None:
+        remedy = f"{sentence(TLS.remedy(state.tls))}."
+        return [fault("broker.tls", f"RabbitMQ at {account.address}: {state.tls}.", remedy)]
     match state.reach:
+        case Reach.WRONG_FILE:
+            return [fault("broker.tls", state.told, "Mend the path, or let this user read the file.")]
         case Reach.NO_ANSWER:
             return [
                 fault(
                     "broker.connection",
                     f"{account.address}: {state.told.removesuffix('.')}.",
-                    "Start RabbitMQ, or mend host, port and scheme (amqps:// for TLS) of DROVER_AMQP_URL.",
+                    "Start RabbitMQ, or mend host, port and scheme (amqps:// for TLS, and the port that speaks it) of "
+                    "DROVER_AMQP_URL.",
                 )
             ]
         case Reach.LOGIN_REFUSED:
@@ -96,13 +107,17 @@ def _topology(declared: Sequence[Declared], account: Account) -> Iterator[Check]
     missing = [f"the {item.kind} {item.name}" for item in declared if item.found is Found.MISSING]
     if missing:
         yield fault("broker.topology", f"Not there: {', '.join(missing)}.", "Run `drover topology`, or `drover serve`.")
-    different = [item for item in declared if item.found not in (Found.SAME, Found.MISSING)]
-    yield from (_different(item, account) for item in different)
-    if not missing and not different:
+    different = [item for item in declared if item.found not in (Found.SAME, Found.MISSING, Found.REFUSED)]
+    yield from (_different(item) for item in different)
+    if missing or different:
+        return
+    if any(item.found is Found.REFUSED for item in declared):
+        yield ok("broker.topology", f"All exchanges and queues are there. {account.user!r} {NO_CONFIGURE}")
+    else:
         yield ok("broker.topology", f"All exchanges and queues are there as wanted. {UNSEEN}")
 
 
-def _different(item: Declared, account: Account) -> Check:
+def _different(item: Declared) -> Check:
     thing, name = f"{item.kind} {item.name}", f"broker.{item.kind}.{item.name}"
     match item.found:
         case Found.OTHER_ARGUMENTS:
@@ -111,12 +126,6 @@ def _different(item: Declared, account: Account) -> Check:
                 f"The {thing} is there with other arguments than drover's: {item.told}.",
                 f"Arguments cannot be changed: stop what publishes to it, let it run empty, delete the {item.kind}, "
                 "and run `drover topology`.",
-            )
-        case Found.REFUSED:
-            return fault(
-                name,
-                f"The user {account.user!r} may not declare the {thing}, as drover does at its start: {item.told}.",
-                f"Grant {PERMISSIONS}: `{account.grant}`.",
             )
     return fault(
         name, f"The broker did not answer for the {thing}: {item.told}.", "Look into RabbitMQ's log; try again."

@@ -49,3 +49,8 @@ def not_checked(name: str, found: str) -> Check:
 def faulty(checks: Iterable[Check]) -> bool:
     """Whether anything does not work."""
     return any(check.level is Level.FAULT for check in checks)
+
+
+def sentence(words: str) -> str:
+    """With a capital letter."""
+    return words[:1].upper() + words[1:]

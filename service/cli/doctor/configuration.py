@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
 from service.cli.doctor.check import Check, fault, ok, warning
 from service.domain.errors import ConfigurationError
 from service.otlp.environment import collector
-from service.settings import KEY_FILE, Settings, load_settings, unknown_variables
+from service.settings import FILES, Settings, load_settings, unknown_variables
 
 
 def judge_settings(environment: Mapping[str, str]) -> tuple[list[Check], Settings | None, bool]:
@@ -29,6 +30,9 @@ def judge_settings(environment: Mapping[str, str]) -> tuple[list[Check], Setting
         remedy = f"Did you mean {meant}?" if meant else "Remove it; `drover config` lists what there is."
         checks.append(warning("settings", f"Nothing reads {name}.", remedy))
     checks += _traces(environment)
+    for name, held in FILES.items():
+        if environment.get(name) and environment.get(held):
+            checks.append(warning("settings", f"{name} is not read, since {held} is set.", "Unset one of the two."))
     if settings is not None:
         checks += _risks(settings)
     return checks, settings, with_key
@@ -50,8 +54,12 @@ def _without_key(environment: Mapping[str, str]) -> Settings | None:
 
 
 def _remedy(line: str) -> str:
-    if line.startswith(("OXEN_API_KEY is required", KEY_FILE)):
+    if line.startswith("OXEN_API_KEY is required"):
         return "export OXEN_API_KEY=..., or OXEN_API_KEY_FILE=/path/of/a/file/with/the/key/alone."
+    if (variable := line.split(" ", 1)[0]) in FILES:
+        return (
+            f"Let it name a file that this user may read, with {FILES[variable]} alone in it; or set that one itself."
+        )
     return "Set it so; `drover config` lists every setting with its meaning and default."
 
 
@@ -77,14 +85,39 @@ def _risks(settings: Settings) -> list[Check]:
                     f"Use {safe}://.",
                 )
             )
-    return found
+    return [*found, *_unverified(settings)]
+
+
+def _unverified(settings: Settings) -> Iterator[Check]:
+    """Servers elsewhere whose certificates nobody looks at: whoever is on the way can be them."""
+    broker, database = (urlsplit(url.get_secret_value()) for url in (settings.amqp_url, settings.database_url))
+    if parse_qs(broker.query).get("no_verify_ssl", ["0"]) != ["0"]:
+        yield warning(
+            "settings",
+            "DROVER_AMQP_URL switches the verification of the broker's certificate off (no_verify_ssl).",
+            "Take it out; a private CA's file goes into cafile=.",
+        )
+    query = parse_qs(database.query)
+    mode = query.get("sslmode", [os.environ.get("PGSSLMODE", "prefer")])[-1]
+    hosts = ",".join(query.get("host", [database.hostname or "localhost"])).split(",")
+    if mode != "verify-full" and not all(host.startswith("/") or _is_near(host) for host in hosts):
+        yield warning(
+            "settings",
+            f"DROVER_DATABASE_URL does not verify the server (sslmode is {mode}), and its host is neither this one nor "
+            "a private one.",
+            "Use sslmode=verify-full, with the file of its CA as sslrootcert=.",
+        )
 
 
 def _in_the_clear(url: SecretStr, safe: str) -> bool:
     parts = urlsplit(url.get_secret_value())
-    host = parts.hostname or "localhost"
+    return parts.scheme != safe and not _is_near(parts.hostname or "localhost")
+
+
+def _is_near(host: str) -> bool:
+    """This machine, or one of a network of the operator's own."""
     named_inside = "." not in host and ":" not in host  # a container's or a cluster's own name
-    return parts.scheme != safe and not named_inside and not _is_loopback(host) and not _is_private(host)
+    return named_inside or _is_loopback(host) or _is_private(host)
 
 
 def _is_loopback(host: str) -> bool:

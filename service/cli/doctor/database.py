@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from service.cli.doctor.check import Check, fault, not_checked, ok, warning
-from service.postgres.probe import TABLES, DatabaseState, Reach, Schema, Server
+from service.cli.doctor.check import Check, fault, not_checked, ok, sentence, warning
+from service.postgres.database import TLS
+from service.postgres.probe import DatabaseState, Reach, Schema, Server
 
 OLDEST_VERSION = 140_000
 UNREACHED = {
     Reach.NO_ANSWER: ("database.connection", "Start Postgres, or mend host and port of DROVER_DATABASE_URL."),
     Reach.LOGIN_REFUSED: (
         "database.login",
-        "Mend user and password of DROVER_DATABASE_URL, or `alter role ... password ...`; see pg_hba.conf, too.",
+        (
+            "Mend user and password of DROVER_DATABASE_URL, or `alter role ... password ...`; see pg_hba.conf, too: it "
+            "may want TLS (sslmode=verify-full and sslrootcert=) or a client certificate (sslcert= and sslkey=)."
+        ),
     ),
     Reach.NO_DATABASE: (
         "database.connection",
@@ -27,6 +31,9 @@ UNREACHED = {
 def judge_database(state: DatabaseState, dsn: str, *, migrates_on_start: bool) -> list[Check]:
     """All verdicts; one alone when there is no connection to look through."""
     server = state.server
+    if state.tls is not None:
+        remedy = f"{sentence(TLS.remedy(state.tls))}."
+        return [fault("database.tls", f"Postgres at {_address(dsn)}: {state.tls}.", remedy)]
     if state.reach is not Reach.OPEN or server is None:
         name, remedy = UNREACHED.get(state.reach, UNREACHED[Reach.WRONG_URL])
         return [fault(name, f"{_address(dsn)}: {state.told.removesuffix('.')}.", remedy)]
@@ -124,10 +131,11 @@ def _privileges(state: DatabaseState, server: Server) -> Iterator[Check]:
     for table, privilege in state.denied:
         denied.setdefault(table, []).append(privilege)
     told = "; ".join(f"{', '.join(privileges)} on {table}" for table, privileges in denied.items())
+    grants = "; ".join(f"grant {', '.join(names)} on {table} to {server.account}" for table, names in denied.items())
     yield fault(
         "database.privileges",
         f"The user {server.account!r} lacks {told}.",
-        f"`grant select, insert, update, delete on {', '.join(TABLES)} to {server.account}`, as the tables' owner.",
+        f"As the tables' owner: `{grants}` (or run deploy/postgres/roles.sql again).",
     )
 
 

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import aiohttp
 import orjson
 from msgspec import Struct
 from rich.console import Console
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.cli.printable import printable
 from service.cli.submit.download import download
+from service.cli.submit.fetching import Fetcher, ForbiddenResultError
 from service.domain.errors import HubUnavailableError, TransientError
 from service.rabbit.producer import Producer, is_terminal
 
@@ -27,6 +27,7 @@ class Plan(Struct, frozen=True):
     """How a batch is sent: `in_flight` requests at a time, each followed for `timeout_s` seconds at most."""
 
     url: str
+    hub: str
     in_flight: int
     timeout_s: float
     directory: Path | None
@@ -96,11 +97,11 @@ def _words(document: Mapping[str, Any]) -> Iterator[str]:
 class Batch:
     """The requests on their way: who waits for which end."""
 
-    def __init__(self, producer: Producer, plan: Plan, display: Display, session: aiohttp.ClientSession) -> None:
+    def __init__(self, producer: Producer, plan: Plan, display: Display, fetcher: Fetcher) -> None:
         self._producer = producer
         self._plan = plan
         self._display = display
-        self._session = session
+        self._fetcher = fetcher
         self._ends: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._heard: set[str] = set()
         self.failures = 0
@@ -144,8 +145,8 @@ class Batch:
             return
         if self._plan.directory is not None:
             try:
-                paths = await download(self._session, data, self._plan.directory)
-            except HubUnavailableError as error:
+                paths = await download(self._fetcher, data, self._plan.directory)
+            except (HubUnavailableError, ForbiddenResultError) as error:
                 self._fail({**result, "download_error": str(error)})
                 sys.stderr.write(f"drover: {error}\n")
                 return
@@ -176,10 +177,10 @@ async def submit_many(plan: Plan, requests: Sequence[Mapping[str, Any]]) -> int:
     failures = 0
     with display:
         try:
-            async with Producer(plan.url) as producer, aiohttp.ClientSession() as session:
+            async with Producer(plan.url) as producer, Fetcher(plan.hub) as fetcher:
                 if plan.follow:
                     await producer.listen()
-                batch = Batch(producer, plan, display, session)
+                batch = Batch(producer, plan, display, fetcher)
                 await batch.run(requests)
                 failures = batch.failures
         except BaseExceptionGroup as group:

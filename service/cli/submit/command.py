@@ -101,7 +101,8 @@ def submit(
     timeout
         Seconds to wait at most, for each.
     download
-        A directory for the results; implies --wait.
+        A directory for the results; implies --wait. They are fetched from public addresses, and from the host of
+        OXEN_BASE_URL.
     check_input
         Judge what is sent by the model's schema, where it is known, before anything is sent.
     options
@@ -112,7 +113,8 @@ def submit(
     if options:
         return print_options(model, as_json=json)
     settings = load_settings(hub=False)
-    url, follow = settings.amqp_url.get_secret_value(), wait or download is not None
+    url, hub = settings.amqp_url.get_secret_value(), settings.base_url.get_secret_value()
+    follow = wait or download is not None
     if request_id is not None:
         valid_id(request_id, "--request-id")
     _check_numbers(timeout, in_flight)
@@ -135,9 +137,9 @@ def submit(
     if download is not None:
         make_directory(download)
     if from_file is not None:
-        plan = Plan(url, in_flight, timeout, download, follow, json)
+        plan = Plan(url, hub, in_flight, timeout, download, follow, json)
         return asyncio.run(submit_many(plan, list(requests.values())))
-    return asyncio.run(submit_one(url, requests[""], timeout, download, follow=follow, as_json=json))
+    return asyncio.run(submit_one(url, requests[""], timeout, download, hub=hub, follow=follow, as_json=json))
 
 
 def _check_numbers(timeout: float, in_flight: int) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
 from rich.console import Console
 from rich.status import Status
 
 from service.cli.submit.download import download
+from service.cli.submit.fetching import Fetcher
 from service.domain.errors import HubUnavailableError
 from service.rabbit.producer import Producer
 
@@ -22,7 +22,14 @@ SUCCEEDED = "drover.generation.succeeded.v1"
 
 
 async def submit_one(
-    url: str, request: Mapping[str, Any], timeout_s: float, directory: Path | None, *, follow: bool, as_json: bool
+    url: str,
+    request: Mapping[str, Any],
+    timeout_s: float,
+    directory: Path | None,
+    *,
+    hub: str,
+    follow: bool,
+    as_json: bool,
 ) -> int:
     """Sends it; with `follow`, the exit code is 0 only when it succeeded."""
     request_id = request["request_id"]
@@ -44,8 +51,8 @@ async def submit_one(
     if last["type"] != SUCCEEDED:
         return 1
     if directory is not None:
-        async with aiohttp.ClientSession() as session:
-            for path in await download(session, last["data"], directory):
+        async with Fetcher(hub) as fetcher:
+            for path in await download(fetcher, last["data"], directory):
                 _show({"file": str(path)}, as_json=as_json)
     return 0
 

@@ -18,12 +18,11 @@ select
 select version, name, checksum from schema_migrations order by version;
 
 -- name: missing_privileges
--- What this user may not do with the tables $1, as far as they are there.
-select t.name, p.privilege
-from unnest($1::text[]) with ordinality as t (name, place)
-cross join unnest(array['select', 'insert', 'update', 'delete']) with ordinality as p (privilege, place)
-where to_regclass(t.name) is not null and not has_table_privilege(to_regclass(t.name), p.privilege)
-order by t.place, p.place;
+-- Which of the privileges $2 on the tables $1, pair by pair, this user lacks, as far as the tables are there.
+select n.name, n.privilege
+from unnest($1::text[], $2::text[]) with ordinality as n (name, privilege, place)
+where to_regclass(n.name) is not null and not has_table_privilege(to_regclass(n.name), n.privilege)
+order by n.place;
 
 -- name: present_lease
 -- Who leads a lane, and for how long by the database's clock.
