@@ -24,6 +24,7 @@ WHOLE = (
     "tests/chaos/test_broker_faults.py",
     "tests/chaos/test_database_faults.py",
     "tests/chaos/test_campaign.py",
+    "tests/chaos/test_cluster.py",
     "tests/e2e/test_page.py",
 )
 
