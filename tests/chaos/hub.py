@@ -55,6 +55,11 @@ class HubProcess:
                 self._process.kill()
                 await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     async def cut_streams(self) -> int:
         """Cuts every open stream; their number."""
         return int((await self._call("POST", "streams/cut"))["cut"])
