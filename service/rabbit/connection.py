@@ -75,9 +75,9 @@ async def _connect(connection: aio_pika.Connection, name: str) -> None:
             ) from error
         except REFUSED:
             raise
-        except StopAsyncIteration as error:  # closed before the first frame: a balancer without a node behind it
+        except StopAsyncIteration as error:  # before the first frame: a balancer without a node
             raise BrokerUnavailableError(
-                "RabbitMQ could not be reached (the connection was closed before it said anything); check that it runs, "
+                "RabbitMQ could not be reached (the connection was closed at once); check that it runs, "
                 "and DROVER_AMQP_URL."
             ) from error
         except (OSError, TimeoutError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import shutil
 import tempfile
@@ -141,21 +140,24 @@ class Balancer:
         return f"amqp://{USER}:{PASSWORD}@{LOOPBACK}:{self._port}/{quote(vhost, safe='')}"
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        self._tasks.add(task := asyncio.current_task())  # type: ignore[arg-type] # it is one
+        task = asyncio.ensure_future(self._carry(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, reader: StreamReader, writer: StreamWriter) -> None:
+        node = await self._node()
         try:
-            for port in self._order():
-                with suppress(OSError, TimeoutError):
-                    there, back = await asyncio.wait_for(asyncio.open_connection(LOOPBACK, port), CONNECT_S)
-                    break
-            else:
-                return
-            try:
-                await asyncio.gather(_pump(reader, back), _pump(there, writer))
-            finally:
-                back.transport.abort()
+            if node is not None:
+                await asyncio.gather(_pump(reader, node[1]), _pump(node[0], writer))
         finally:
-            writer.transport.abort()
-            self._tasks.discard(task)  # type: ignore[arg-type]
+            for side in (writer, *([node[1]] if node else [])):
+                side.transport.abort()
+
+    async def _node(self) -> tuple[StreamReader, StreamWriter] | None:
+        for port in self._order():
+            with suppress(OSError, TimeoutError):
+                return await asyncio.wait_for(asyncio.open_connection(LOOPBACK, port), CONNECT_S)
+        return None
 
     def _order(self) -> list[int]:
         self._turn += 1
@@ -167,10 +169,9 @@ class Balancer:
 async def _pump(source: StreamReader, sink: StreamWriter) -> None:
     """Until one side closes or resets; the other hears of it."""
     try:
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    except ConnectionError:
-        pass
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
     finally:
         sink.close()
