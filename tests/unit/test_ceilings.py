@@ -14,7 +14,8 @@ def test_what_followers_pay_for_a_request_is_shared_work_and_the_rest_of_the_lea
     members = [Member(True, 0.25 + 0.1, 200), Member(False, 0.15, 300), Member(False, 0.25, 500)]
     found = split(members)
     assert found is not None
-    assert (found.own, found.shared) == (pytest.approx(0.25), pytest.approx(0.5))
+    assert found.own == pytest.approx(0.25)
+    assert found.shared == pytest.approx(0.5)
 
 
 def test_one_replica_alone_does_not_tell_what_others_could_take_from_it() -> None:
@@ -23,7 +24,7 @@ def test_one_replica_alone_does_not_tell_what_others_could_take_from_it() -> Non
 
 def test_more_replicas_bring_more_until_the_leader_does_nothing_but_its_own_work() -> None:
     bounds = [leader_bound(WORK, replicas) for replicas in (1, 2, 3, 4)]
-    assert bounds == [pytest.approx(1333.3, 0.01), pytest.approx(2666.7, 0.01), 4000, 4000]
+    assert [round(bound) for bound in bounds] == [1333, 2667, 4000, 4000]
 
 
 def test_shared_evenly_the_leader_is_full_sooner() -> None:
