@@ -49,6 +49,7 @@ SETTLED_S = 2.0  # behind a start: the lease is taken, the stream is open
 TAKEN = r'^drover_requests_total\{state="accepted"\} (\S+)'
 SUBMITTED = r'^drover_submit_duration_seconds_count\{outcome="accepted"\} (\S+)'
 LEADING = r"^drover_leading (\S+)"
+RELAYING = r'^drover_batch_duration_seconds_sum\{step="relay"\} (\S+)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ def _figures(
         "members": [asdict(member) for member in members],
         "submitted": [_number(SUBMITTED, metrics) for metrics in told],
         "taken_in": [_number(TAKEN, metrics) for metrics in told],
+        "relay_busy": sum(_number(RELAYING, metrics) for metrics in told) / (last - began),  # 1: it never waited
         "cpu_per_1000": per_1000,
         "peak_bytes": peaks,
         "calls": ledger["calls"],
@@ -212,7 +214,18 @@ def _figures(
 
 COLUMNS = (
     *("scenario", "replicas", "brokers", "ended/s", "added p50 ms", "p99 ms"),
-    *("leader", "followers", "all replicas", "leader took", "Postgres", "RabbitMQ", "hub", "load", "lost"),
+    *(
+        "leader",
+        "followers",
+        "all replicas",
+        "leader took",
+        "relay busy",
+        "Postgres",
+        "RabbitMQ",
+        "hub",
+        "load",
+        "lost",
+    ),
 )
 
 
@@ -239,6 +252,7 @@ def _cells(run: dict[str, Any]) -> list[str]:
         ", ".join(f"{member['cpu_s'] / thousands:.2f}" for member in following) or "-",
         f"{sum(member['cpu_s'] for member in run['members']) / thousands:.2f}",
         f"{100 * sum(member['taken'] for member in leading) / taken:.0f} %",
+        f"{100 * run['relay_busy']:.0f} %",
         *(f"{cpu[name]:.2f}" for name in ("postgres", "rabbitmq", "hub", "load")),
         str(run["lost"]),
     ]
@@ -288,8 +302,8 @@ def main() -> None:
     with contextlib.suppress(ValueError):  # ended by SIGTERM, it still stops its servers
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     runs = uvloop.run(measure(options))
-    told = report(runs)
     (options.out / "runs.json").write_text(json.dumps(runs, indent=1) + "\n", "utf-8")
+    told = report(runs)
     (options.out / "report.md").write_text(told + "\n", "utf-8")
     print(f"\n{told}\n\n{options.out}")  # noqa: T201
 
