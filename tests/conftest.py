@@ -26,6 +26,7 @@ WHOLE = (
     "tests/chaos/test_database_faults.py",
     "tests/chaos/test_campaign.py",
     "tests/deploy/test_image.py",
+    "tests/chaos/test_cluster.py",
     "tests/e2e/test_page.py",
     "tests/e2e/test_tls.py",
     "tests/integration/test_roles.py",

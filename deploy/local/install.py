@@ -29,6 +29,7 @@ PROFILES = {"demo": ("demo", "build"), "dev": ("dev",), "bench": ("dev", "bench"
 # Programs of the tests, and the Debian packages they come in.
 TOOLS = {"jq": "jq", "curl": "curl", "gawk": "gawk", "ffmpeg": "ffmpeg", "ffprobe": "ffmpeg"}
 TOOLS |= {"node": "nodejs", "npm": "npm", "chromium": "chromium", "promtool": "prometheus", "prometheus": "prometheus"}
+TOOLS |= {"pgbouncer": "pgbouncer"}
 
 
 def fingerprint(profile: str) -> str:

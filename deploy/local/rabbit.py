@@ -65,13 +65,22 @@ class RabbitPorts:
 
 
 class RabbitServer:
-    """One node with everything it writes in `folder`; `extra` are lines of its rabbitmq.conf."""
+    """One node with everything it writes in `folder`.
 
-    def __init__(self, folder: Path, ports: RabbitPorts, *, state: Path, extra: str = "") -> None:
+    Nodes of one cluster have a `name` each, and in common the `cookie`, the epmd (its port, and `state`), and a `conf`
+    that says who they are.
+    """
+
+    def __init__(
+        self, folder: Path, ports: RabbitPorts, *, state: Path, name: str = NODE, cookie: str = "", conf: str = ""
+    ) -> None:
         self.folder = folder
         self.ports = ports
-        self._extra = extra
-        self._node = Daemon("RabbitMQ", state / "run" / "rabbitmq.pid", state / "log" / "rabbitmq.log")
+        self.name = name
+        self._cookie = cookie
+        self._conf = conf
+        short = "rabbitmq" if name == NODE else name.partition("@")[0]
+        self._node = Daemon("RabbitMQ", state / "run" / f"{short}.pid", state / "log" / f"{short}.log")
         self._epmd = Daemon("epmd", state / "run" / "epmd.pid", state / "log" / "epmd.log")
 
     @property
@@ -102,8 +111,7 @@ class RabbitServer:
         """Start it if it is down, and return when it answers."""
         if not self.alive():
             server = self._binaries() / "rabbitmq-server"
-            self._write_files()
-            self._start_epmd()
+            self.start_epmd()
             self._node.start([str(server)], env=self._env(), cwd=self.folder)
         self._node.wait_ready(self.answers, timeout=START_TIMEOUT_S)
 
@@ -172,8 +180,9 @@ class RabbitServer:
             )
         return binaries
 
-    def _start_epmd(self) -> None:
+    def start_epmd(self) -> None:
         """Started here since the one that Erlang would start itself leaves no pid file and listens everywhere."""
+        self._write_files()
         if self._epmd.alive():
             return
         epmd = find_epmd()
@@ -192,10 +201,10 @@ class RabbitServer:
         cookie = home / ".erlang.cookie"
         if not cookie.exists():
             cookie.touch(mode=0o600)
-            cookie.write_text(secrets.token_hex(20))
+            cookie.write_text(self._cookie or secrets.token_hex(20))
             cookie.chmod(0o400)
         settings = CONF.format(host=LOOPBACK, amqp=self.ports.amqp, management=self.ports.management)
-        (self.folder / "rabbitmq.conf").write_text(settings + self._extra)
+        (self.folder / "rabbitmq.conf").write_text(settings + self._conf)
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
 
     def _env(self) -> dict[str, str]:
@@ -205,7 +214,7 @@ class RabbitServer:
         return inherited | {
             "HOME": f"{folder}/home",
             "RUNNING_UNDER_SYSTEMD": "true",  # the start script then becomes the node: one pid, signals arrive
-            "RABBITMQ_NODENAME": NODE,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": LOOPBACK,
             "RABBITMQ_NODE_PORT": str(self.ports.amqp),
             "RABBITMQ_DIST_PORT": str(self.ports.distribution),

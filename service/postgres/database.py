@@ -40,6 +40,8 @@ WRONG_SETTINGS = (
     asyncpg.ClientConfigurationError,
 )
 TLS = TlsNames("DROVER_DATABASE_URL", "sslrootcert", ("sslcert", "sslkey"), ("sslcrl",))
+# A prepared statement that is not there, or is there already: a pooler has given the session another server process.
+POOLED_CODES = ("26000", "42P05")
 CONNECTING = "connecting"
 GIVING_BACK_S = 2.0  # what was cut off is cancelled at the server first; a silent one must not hold us twice as long
 CLOSING_S = 1.0
@@ -242,7 +244,8 @@ class _translated:  # noqa: N801 - reads as a statement: with _translated(...)
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
             # Its text may quote a row: the class and the code say enough, and no prompt gets into a log.
             code = getattr(error, "sqlstate", None) or type(error).__name__
-            raise StatementError(f"Postgres refused a statement ({self._purpose}): {code}", code) from None
+            hint = "; a pooler in transaction mode? See `drover doctor`" if code in POOLED_CODES else ""
+            raise StatementError(f"Postgres refused a statement ({self._purpose}): {code}{hint}", code) from None
 
     def _raise_unavailable(self, error: BaseException) -> None:
         # Giving a connection back to a silent server ends in a TimeoutError that hides the cancellation.

@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from service.clock import utc_now
 from service.domain.errors import ConfigurationError, DatabaseUnavailableError, DroverError, StatementError
-from service.postgres.database import Database
+from service.postgres.database import POOLED_CODES, SESSION, Database
 from service.postgres.schema import available
+from service.postgres.statements import statements
 from service.tls import TlsFault, tls_fault
 
 PROBE_TIMEOUT_S = 5.0
@@ -38,6 +39,8 @@ class Reach(StrEnum):
     NO_DATABASE = "no database"
     NOT_PERMITTED = "not permitted"
     WRONG_URL = "wrong url"
+    POOLER_REFUSES = "pooler refuses"  # it knows only some of the settings that a session is opened with
+    POOLED = "pooled"  # a session is another server process from one transaction to the next
 
 
 class Lease(Struct, frozen=True):
@@ -87,11 +90,12 @@ class DatabaseState(Struct, frozen=True):
     denied: tuple[tuple[str, str], ...] = ()  # (table, privilege)
     lease: Lease | None = None
     tls: TlsFault | None = None
+    lost_settings: tuple[str, ...] = ()  # of those that a session is opened with
 
 
 async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
     """Connects and looks. DatabaseUnavailableError when the connection is lost on the way; StatementError."""
-    database = Database(dsn, size=1, timeout_s=PROBE_TIMEOUT_S)
+    database = Database(dsn, size=2, timeout_s=PROBE_TIMEOUT_S)
     try:
         await database.open()
     except DroverError as error:
@@ -99,9 +103,12 @@ async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
         told = f"no answer within {PROBE_TIMEOUT_S:g} s" if late else str(error)
         return DatabaseState(_reach(error), told, tls=tls_fault(error))
     try:
+        if await _pooled(database):
+            return DatabaseState(Reach.POOLED)
         server, has_migrations = await _server(database)
         needed = [(table, privilege) for table, privileges in NEEDED.items() for privilege in privileges]
         denied = await database.fetch("missing_privileges", *map(list, zip(*needed, strict=True)))
+        settings = await database.fetch("session_settings", list(SESSION))
         return DatabaseState(
             Reach.OPEN,
             "",
@@ -109,13 +116,33 @@ async def probe_database(dsn: str, lane: str = "default") -> DatabaseState:
             await _schema(database, has_migrations=has_migrations),
             tuple((row["name"], row["privilege"]) for row in denied),
             await _lease(database, lane),
+            lost_settings=tuple(row["name"] for row in settings if row["value"] != SESSION[row["name"]]),
         )
     finally:
         await database.close()
 
 
+async def _pooled(database: Database) -> bool:
+    """Whether a pooler gives out server processes by the transaction: while another session is in one, the process
+    that was ours a moment ago is its own, or what was prepared in ours is not in the next."""
+    backend = statements()["backend"]
+    try:
+        async with database.connection("looking for a pooler") as one, database.connection("the same") as other:
+            before = await one.fetchval(backend)
+            async with other.transaction():
+                await other.fetchval(backend)
+                after = await one.fetchval(backend)
+    except StatementError as error:
+        if error.code not in POOLED_CODES:
+            raise
+        return True
+    return bool(before != after)
+
+
 def _reach(error: DroverError) -> Reach:
     match error:
+        case DatabaseUnavailableError(__cause__=asyncpg.ProtocolViolationError()):
+            return Reach.POOLER_REFUSES
         case DatabaseUnavailableError():
             return Reach.NO_ANSWER
         case StatementError(code=code):

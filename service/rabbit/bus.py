@@ -185,7 +185,10 @@ def _told(event: OutboxEvent, outcome: Exception | None) -> DroverError | None:
         case aiormq.exceptions.PublishError():
             told = f"No queue took the event {event.type}, not even generation.unrouted; run `drover topology`."
         case aiormq.exceptions.DeliveryError():
-            told = f"A queue refused the event {event.type}: one that is bound to {EVENTS} is full and rejects."
+            told = (
+                f"A queue refused the event {event.type}: one that is bound to {EVENTS} is full and rejects, "
+                "or has just lost its node."
+            )
         case _:
             return UnwritableError(f"The event {event.type} was not published. {outcome}")
     return UnroutableError(told)

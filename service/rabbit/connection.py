@@ -77,6 +77,11 @@ async def _connect(connection: aio_pika.Connection, name: str) -> None:
             ) from error
         except REFUSED:
             raise
+        except StopAsyncIteration as error:  # before the first frame: a balancer without a node
+            raise BrokerUnavailableError(
+                "RabbitMQ could not be reached (the connection was closed at once); check that it runs, "
+                "and DROVER_AMQP_URL."
+            ) from error
         except (OSError, TimeoutError) as error:
             raise BrokerUnavailableError(f"RabbitMQ could not be reached{_why(error, connection.url)}.") from error
 

@@ -10,6 +10,7 @@
     python -m tests.bench.in_flight              starting, and closing a gap, with many in flight
     python -m tests.bench.at_rest                what a replica costs that has nothing to do
     python -m tests.bench.tracing                what the spans of a request cost
+    python -m tests.bench.replicas               one, two and three replicas: CPU by process, and where the ceilings are
 
 Results are left in the folder --out: a JSON file, a table, pictures, logs. Nothing in it is asserted: machines differ.
 """

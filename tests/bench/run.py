@@ -39,7 +39,7 @@ async def run(stack: Stack, scenario: Scenario, contestant: str, folder: Path) -
     hub = HubProcess(seed=0, delay_s=scenario.delay_s, jitter_s=0.0, faults=Faults())
     async with hub, staged(stack, hub) as stage:
         variables = environment(stage.amqp_url, stage.database_url, hub.url)
-        await _finished("service", "topology", variables=variables)
+        await finished("service", "topology", variables=variables)
         await fill(stage.database_url, scenario.ended)
         async with Traffic(stage.amqp_url) as traffic:
             log = folder / f"{file_name(scenario.letter)}-{contestant}.log"
@@ -59,7 +59,7 @@ async def _measured(
     if scenario.rate is None:
         await traffic.burst(ids, scenario.outputs)
     with log.open("wb") as output:
-        process = await _started(*CONTESTANTS[contestant], variables=variables, output=output)
+        process = await started(*CONTESTANTS[contestant], variables=variables, output=output)
     try:
         roots = {"contestant": process.pid, "postgres": stack.postgres.pid or 0, "rabbitmq": stack.rabbit.pid or 0}
         async with Usage(roots) as usage:
@@ -107,7 +107,7 @@ def figures(
         "per_s": count / (last - began) if last > began else 0.0,
         "posts_per_s": _rate(sorted(entry["posted_at"] for entry in generations)),
         "cpu_per_1000": {name: 1000 * seconds / max(count, 1) for name, seconds in cpu.items()},
-        "added_ms": _quantiles(added),
+        "added_ms": quantiles(added),
         "peak_bytes": peak,
         "calls_per_generation": sum(ledger["calls"].get(kind, 0) for kind in ("post", "get", "list", "delete"))
         / max(len(generations), 1),
@@ -124,7 +124,8 @@ def _quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _quantiles(ordered: list[float]) -> dict[str, float]:
+def quantiles(ordered: list[float]) -> dict[str, float]:
+    """Median, p99 and maximum of ascending values; empty without any."""
     if not ordered:
         return {}
     return {"p50": statistics.median(ordered), "p99": _quantile(ordered, 0.99), "max": ordered[-1]}
@@ -163,14 +164,16 @@ async def _all_ended(traffic: Traffic, scenario: Scenario, process: asyncio.subp
                 await asyncio.sleep(LOOK_S)
 
 
-async def _started(*module: str, variables: Mapping[str, str], output: int | BinaryIO) -> asyncio.subprocess.Process:
+async def started(*module: str, variables: Mapping[str, str], output: int | BinaryIO) -> asyncio.subprocess.Process:
+    """`python -m` of the module, with nothing of our own environment that is a setting."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *module), env={**inherited, **variables}, stdout=output, stderr=output
     )
 
 
-async def _finished(*module: str, variables: Mapping[str, str]) -> None:
-    process = await _started(*module, variables=variables, output=asyncio.subprocess.DEVNULL)
+async def finished(*module: str, variables: Mapping[str, str]) -> None:
+    """The same, to its end. RuntimeError when that is not a good one."""
+    process = await started(*module, variables=variables, output=asyncio.subprocess.DEVNULL)
     if code := await process.wait():
         raise RuntimeError(f"{' '.join(module)} ended with {code}.")

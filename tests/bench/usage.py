@@ -15,12 +15,13 @@ EVERY_S = 0.2
 
 
 class Usage:
-    """Samples while entered. `roots` names process ids; what they have started counts with them."""
+    """Samples while entered. `roots` and `alone` name process ids; what the roots have started counts with them."""
 
-    def __init__(self, roots: Mapping[str, int]) -> None:
+    def __init__(self, roots: Mapping[str, int], alone: Mapping[str, int] | None = None) -> None:
         self._roots = dict(roots)
+        self._alone = dict(alone or {})
         self._times: list[float] = []
-        self._cpu: dict[str, list[float]] = {name: [] for name in roots}
+        self._cpu: dict[str, list[float]] = {name: [] for name in (*self._roots, *self._alone)}
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._sample())
@@ -37,11 +38,13 @@ class Usage:
             for name, root in self._roots.items():
                 below = (pid for pid, parent in parents.items() if parent == root)
                 self._cpu[name].append(cpu_of(root, reaped=True) + sum(map(cpu_of, below)))
+            for name, pid in self._alone.items():
+                self._cpu[name].append(cpu_of(pid))
             await asyncio.sleep(EVERY_S)
 
     def cpu(self, began: float, ended: float) -> dict[str, float]:
         """CPU seconds of each between two moments (Unix seconds)."""
-        return {name: self._at(name, ended) - self._at(name, began) for name in self._roots}
+        return {name: self._at(name, ended) - self._at(name, began) for name in self._cpu}
 
     def _at(self, name: str, moment: float) -> float:
         after = min(bisect.bisect_left(self._times, moment), len(self._times) - 1)

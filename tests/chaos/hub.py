@@ -55,6 +55,11 @@ class HubProcess:
                 self._process.kill()
                 await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     async def misbehave(self, faults: Faults) -> None:
         """From now on with these faults and no others."""
         await self._call("PUT", "faults", FAULTS.dump_json(faults))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import aio_pika
 import asyncpg
 import pytest
+import uvloop
 from aio_pika.abc import AbstractIncomingMessage
 from msgspec.structs import replace
 
@@ -22,7 +24,7 @@ from service.postgres.leader import LeaseStore
 from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
-from service.rabbit.connection import translated
+from service.rabbit.connection import Link, translated
 from service.rabbit.properties import Properties, tolerate_odd_properties
 from service.sandbox import Sandbox
 from service.sandbox.schemas import STILL
@@ -66,6 +68,28 @@ async def test_an_error_in_a_task_that_nobody_cancelled_is_an_error() -> None:
         raise TimeoutError
     with pytest.raises(BrokerUnavailableError), translated("x"):
         raise TimeoutError
+
+
+async def test_a_balancer_that_has_no_broker_behind_it_is_a_broker_that_is_away() -> None:
+    """It accepts and closes. On uvloop the driver then says StopAsyncIteration, more often than not."""
+
+    async def connect() -> None:
+        for _ in range(20):
+            with pytest.raises(BrokerUnavailableError, match="could not be reached"):
+                await Link.open(f"amqp://guest:guest@127.0.0.1:{balancer.getsockname()[1]}/", "test")
+
+    def close_each() -> None:
+        with suppress(OSError):
+            while True:
+                balancer.accept()[0].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as balancer:
+        closing = asyncio.create_task(asyncio.to_thread(close_each))
+        try:
+            await asyncio.to_thread(lambda: uvloop.run(connect()))
+        finally:
+            balancer.shutdown(socket.SHUT_RDWR)
+            await closing
 
 
 async def test_a_reply_address_that_breaks_connections_is_counted_and_harms_no_event(

@@ -20,7 +20,7 @@ def private_rabbit(extra: str = "") -> Iterator[RabbitServer]:
     """A broker that runs, with nothing in it; `extra` are lines of its configuration."""
     home = Path(tempfile.mkdtemp(prefix="drover-chaos-"))
     ports = choose(("amqp", "management", "distribution", "epmd"), {})
-    server = RabbitServer(home / "rabbitmq", RabbitPorts(**ports), state=home, extra=extra)
+    server = RabbitServer(home / "rabbitmq", RabbitPorts(**ports), state=home, conf=extra)
     try:
         server.start()
         yield server

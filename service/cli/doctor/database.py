@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from service.cli.doctor.check import Check, fault, not_checked, ok, sentence, warning
-from service.postgres.database import TLS
+from service.postgres.database import SESSION, TLS
 from service.postgres.probe import DatabaseState, Reach, Schema, Server
 
 OLDEST_VERSION = 140_000
+POOLED = (
+    "a pooler gives each transaction another server process; prepared statements then fail (26000, 42P05), and LISTEN "
+    "hears nothing"
+)
+NO_POOLER = "Connect to Postgres itself, or to a pooler in session mode (PgBouncer: `pool_mode = session`)."
+IGNORED = ",".join(name for name in SESSION if name != "application_name")
+TAKE_SETTINGS = (
+    f"{NO_POOLER} In session mode let PgBouncer take the settings (`ignore_startup_parameters = {IGNORED}`), and give "
+    "them to the role instead; doctor then tells which."
+)
 UNREACHED = {
     Reach.NO_ANSWER: ("database.connection", "Start Postgres, or mend host and port of DROVER_DATABASE_URL."),
     Reach.LOGIN_REFUSED: (
@@ -24,6 +34,8 @@ UNREACHED = {
         "Create it (`createdb`), or mend the path of DROVER_DATABASE_URL; then run `drover migrate`.",
     ),
     Reach.NOT_PERMITTED: ("database.login", "Grant it: `grant connect on database ... to ...`."),
+    Reach.POOLER_REFUSES: ("database.pooler", TAKE_SETTINGS),
+    Reach.POOLED: ("database.pooler", NO_POOLER),
     Reach.WRONG_URL: ("database.connection", "Mend DROVER_DATABASE_URL."),
 }
 
@@ -36,11 +48,13 @@ def judge_database(state: DatabaseState, dsn: str, *, migrates_on_start: bool) -
         return [fault("database.tls", f"Postgres at {_address(dsn)}: {state.tls}.", remedy)]
     if state.reach is not Reach.OPEN or server is None:
         name, remedy = UNREACHED.get(state.reach, UNREACHED[Reach.WRONG_URL])
-        return [fault(name, f"{_address(dsn)}: {state.told.removesuffix('.')}.", remedy)]
+        told = POOLED if state.reach is Reach.POOLED else state.told.removesuffix(".")
+        return [fault(name, f"{_address(dsn)}: {told}.", remedy)]
     return [
         _version(server, _address(dsn)),
         _writable(server),
         _durable(server),
+        *_settings(state.lost_settings, server),
         _migrations(state.schema, server, migrates_on_start=migrates_on_start),
         *_privileges(state, server),
         _leadership(state),
@@ -85,6 +99,18 @@ def _durable(server: Server) -> Check:
         f"{setting} is off: a crash of the server loses requests that drover has acknowledged.",
         f"Set {setting} to on, and reload Postgres.",
     )
+
+
+def _settings(lost: Sequence[str], server: Server) -> Iterator[Check]:
+    """Only a pooler can take them away."""
+    if lost:
+        commands = " ".join(f"alter role {server.account} set {name} = '{SESSION[name]}';" for name in lost)
+        yield warning(
+            "database.pooler",
+            f"A pooler drops what drover sets for its sessions: {', '.join(lost)}. Some queries may read whole tables "
+            "then, and a replica that freezes keeps its locks.",
+            f"`{commands}`, and restart the pooler's sessions.",
+        )
 
 
 def _migrations(schema: Schema | None, server: Server, *, migrates_on_start: bool) -> Check:

@@ -14,6 +14,14 @@ select
     coalesce(has_schema_privilege(current_schema(), 'create'), false) as may_create,
     to_regclass('schema_migrations') is not null as has_migrations;
 
+-- name: backend
+-- The server's process: a session keeps it for life, unless a pooler stands between.
+select pg_backend_pid();
+
+-- name: session_settings
+-- The settings $1 of this session, as far as there are such.
+select name, current_setting(name, true) as value from unnest($1::text[]) as name;
+
 -- name: applied_migrations
 select version, name, checksum from schema_migrations order by version;
 
