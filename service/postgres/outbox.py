@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from service.domain.messages import OutboxRow
@@ -19,9 +19,10 @@ class Outbox:
         self._database = database
         self._lane = lane
 
-    async def due(self, limit: int, now: datetime) -> list[OutboxRow]:
-        """The oldest events that may be published now."""
-        return [rows.outbox_row_of(row) for row in await self._database.fetch("due_events", now, limit)]
+    async def due(self, limit: int, now: datetime, without: Collection[int] = ()) -> list[OutboxRow]:
+        """The oldest events that may be published now, but for those `without` which somebody is publishing."""
+        found = await self._database.fetch("due_events", now, limit, list(without))
+        return [rows.outbox_row_of(row) for row in found]
 
     async def mark_published(self, row_ids: Sequence[int], term: int) -> int:
         """Marks what the broker confirmed, while the term holds; else the next leader publishes it again. Answers how

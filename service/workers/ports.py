@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -108,7 +108,7 @@ class Store(Protocol):
 class EventStore(Protocol):
     """The outbox (see `postgres/outbox.py`). All raise DatabaseUnavailableError."""
 
-    async def due(self, limit: int, now: datetime) -> list[OutboxRow]: ...
+    async def due(self, limit: int, now: datetime, without: Collection[int] = ()) -> list[OutboxRow]: ...
     async def mark_published(self, row_ids: Sequence[int], term: int) -> int: ...
     async def mark_failed(self, failed: Sequence[tuple[int, datetime]]) -> None: ...
     async def notify(self) -> None: ...

@@ -1,4 +1,9 @@
-"""Publishes the outbox, in order within each request, with confirms; a row that cannot be published waits apart."""
+"""Publishes the outbox, in order within each request, with confirms; a row that cannot be published waits apart.
+
+While more waits than one batch holds, the next one is read as the last is being confirmed: else a relay would spend
+most of its time waiting, and several replicas would take in faster than the one that leads can tell. Two batches never
+hold events of the same request.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +63,9 @@ class Relay:
         self._term = term
         self._batch_limit = batch_limit
         self._backoff = Backoff(first=1.0, limit=300.0)
-        self._one_at_a_time = asyncio.Lock()  # a drain beside the loop would publish the same rows
+        self._reading = asyncio.Lock()  # a drain beside the loop would read the same rows
+        self._in_hand: dict[int, OutboxRow] = {}  # read here, and not yet marked
+        self._under_way: set[asyncio.Task[int]] = set()
 
     async def run(self) -> None:
         """Publishes until cancelled."""
@@ -66,12 +73,8 @@ class Relay:
         while True:
             self._wakeups.events.clear()
             try:
-                began = time.monotonic()
-                while published := await self.run_once():
+                while await self._publish_all():
                     failures = 0
-                    if BUSY <= published < self._batch_limit:
-                        await asyncio.sleep(began + PACE_S - time.monotonic())
-                    began = time.monotonic()
             except TransientError as error:
                 failures += 1
                 self._metrics.batch_failures.labels("relay").inc()
@@ -83,21 +86,67 @@ class Relay:
     async def drain(self) -> None:
         """Publishes what is due; what cannot be published now stays for the next leader."""
         try:
-            while await self.run_once():
-                pass
+            while await self._publish_all() or self._under_way:
+                if self._under_way:  # the loop's own batch
+                    await asyncio.wait(self._under_way)
         except TransientError as error:
             log.warning("relay.not_emptied", reason=str(error))
 
     async def run_once(self) -> int:
         """One batch: the events it published. BrokerUnavailableError when the broker went away in it."""
-        async with self._one_at_a_time:
-            return await self._publish_batch()
+        return await self._begin(await self._take())
 
-    async def _publish_batch(self) -> int:
-        began = time.monotonic()
-        rows = await self._events.due(self._batch_limit, utc_now())
+    async def _publish_all(self) -> int:
+        """What is due; the events it published. With a full batch under way, the next one is begun at once."""
+        began, published = time.monotonic(), 0
+        last: asyncio.Task[int] | None = None
+        try:
+            while rows := await self._take():
+                before, last = last, self._begin(rows)
+                if before is not None:
+                    if not (done := await before):  # nothing of a full batch: not now
+                        break
+                    published += done
+                if len(rows) < self._batch_limit:
+                    break
+            if last is not None:
+                published += await last
+        finally:
+            if last is not None:
+                last.cancel()  # unless it is done
+                await asyncio.wait([last])
+        if BUSY <= published < self._batch_limit:
+            await asyncio.sleep(began + PACE_S - time.monotonic())
+        return published
+
+    async def _take(self) -> list[OutboxRow]:
+        """The next events, in hand from here on; none of a request of which one is in hand already."""
+        async with self._reading:
+            rows = await self._events.due(self._batch_limit, utc_now(), self._in_hand)
+            held = {row.event.request_id for row in self._in_hand.values() if row.event.stored}
+            rows = [row for row in rows if not (row.event.stored and row.event.request_id in held)]
+            self._in_hand |= {row.row_id: row for row in rows}
+            return rows
+
+    def _begin(self, rows: Sequence[OutboxRow]) -> asyncio.Task[int]:
+        """Publishes them from here on. They are out of hand once that has ended, however it did."""
+        batch = asyncio.create_task(self._publish_batch(rows))
+        self._under_way.add(batch)
+
+        def ended(_: asyncio.Task[int]) -> None:
+            self._under_way.discard(batch)
+            for row in rows:
+                del self._in_hand[row.row_id]
+            if not batch.cancelled():
+                batch.exception()  # told to whoever waits; when one fails, nobody waits for the other
+
+        batch.add_done_callback(ended)
+        return batch
+
+    async def _publish_batch(self, rows: Sequence[OutboxRow]) -> int:
         if not rows:
             return 0
+        began = time.monotonic()
         tally = Tally()
         chains = _chains(rows)
         while chains and tally.cut_off is None:  # of each request one event at a time: the next after its confirm

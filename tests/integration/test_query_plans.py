@@ -106,7 +106,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "load_requests": [IDS],
     "load_owners": [[f"g{key}" for key in IDS]],
     "apply": _apply(IDS),
-    "due_events": [LATER, 500],
+    "due_events": [LATER, 500, list(range(1, 500))],
     "mark_published": [list(range(1, 500)), "default", 1],
     "mark_failed": [list(range(1, 500)), [LATER] * 499],
     "expired_claims": [None, 500],

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.asyncio
 
 @asynccontextmanager
 async def relaying(
-    url: str, outbox: Outbox, lease: LeaseStore, metrics: Metrics | None = None
+    url: str, outbox: Outbox, lease: LeaseStore, metrics: Metrics | None = None, batch_limit: int = 500
 ) -> AsyncIterator[tuple[Relay, RabbitBus]]:
     """A relay of the present leader on a connected bus; it runs only when told to."""
     term = await lease.take(600)
@@ -51,7 +51,7 @@ async def relaying(
     running = asyncio.create_task(bus.run())
     await bus.wait_connected(10)
     try:
-        yield Relay(outbox, bus, Wakeups(), metrics or Metrics(), term=term), bus
+        yield Relay(outbox, bus, Wakeups(), metrics or Metrics(), term=term, batch_limit=batch_limit), bus
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -105,6 +105,56 @@ async def test_while_the_broker_is_away_nothing_is_marked_and_afterwards_all_is_
         assert await outbox.backlog(100) == 0
 
 
+async def test_a_long_backlog_arrives_once_and_in_the_order_of_each_request(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, amqp_url: str
+) -> None:
+    now = utc_now() - timedelta(seconds=1)
+    for number in range(20):
+        await ended(store, f"r-{number}", now=now)
+    async with relaying(amqp_url, outbox, lease, batch_limit=7) as (relay, _), Team(amqp_url) as team:
+        await relay.drain()
+        assert await outbox.backlog(100) == 0
+        await team.wait_for(lambda heard: len(heard.events) == 60)
+    for number in range(20):
+        assert [name_of(event) for event in team.of(f"r-{number}")] == ["accepted", "submitted", "succeeded"]
+
+
+async def test_while_a_full_batch_waits_for_its_confirms_the_next_is_published_and_no_more(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, cable: Cable, amqp_url: str
+) -> None:
+    await stored(store, *(f"r-{number}" for number in range(40)), now=utc_now() - timedelta(seconds=1))
+    async with Team(amqp_url) as team, relaying(cable.url, outbox, lease, batch_limit=10) as (relay, _):
+        cable.hold_answers()
+        running = asyncio.create_task(relay.run())
+        await team.wait_for(lambda heard: len(heard.events) == 20)
+        assert await outbox.backlog(100) == 40
+        await asyncio.sleep(0.1)  # nothing tells that nothing more comes
+        assert len(team.events) == 20
+        cable.pass_answers()
+        await relay.drain()
+        assert await outbox.backlog(100) == 0
+        running.cancel()
+        await team.wait_for(lambda heard: len(heard.events) == 40)
+    assert len({event["id"] for event in team.events}) == 40
+
+
+async def test_a_relay_that_is_ended_in_the_middle_publishes_the_same_again_when_it_is_begun_anew(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, cable: Cable, amqp_url: str
+) -> None:
+    await stored(store, *(f"r-{number}" for number in range(20)), now=utc_now() - timedelta(seconds=1))
+    async with Team(amqp_url) as team, relaying(cable.url, outbox, lease, batch_limit=10) as (relay, _):
+        cable.hold_answers()
+        running = asyncio.create_task(relay.run())
+        await team.wait_for(lambda heard: len(heard.events) == 20)
+        running.cancel()
+        await asyncio.wait([running])
+        cable.pass_answers()
+        await relay.drain()
+        assert await outbox.backlog(100) == 0
+        await team.wait_for(lambda heard: len(heard.events) == 40)
+    assert len({event["id"] for event in team.events}) == 20
+
+
 async def test_a_reply_that_cannot_be_routed_is_counted_and_holds_up_nothing(
     store: RequestStore, outbox: Outbox, lease: LeaseStore, amqp_url: str
 ) -> None:
@@ -146,6 +196,19 @@ async def test_a_relay_whose_term_is_over_marks_nothing_and_pauses(
         await sql.execute("update leadership set term = term + 1")
         assert await relay.run_once() == 0  # anything else, and `run` would publish the same again at once
     assert await outbox.backlog(10) == 1
+
+
+async def test_nor_does_it_publish_a_long_backlog_again_and_again(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, amqp_url: str, sql: Sql
+) -> None:
+    await stored(store, *(f"r-{number}" for number in range(30)), now=utc_now() - timedelta(seconds=1))
+    async with relaying(amqp_url, outbox, lease, batch_limit=10) as (relay, _), Team(amqp_url) as team:
+        await sql.execute("update leadership set term = term + 1")
+        async with asyncio.timeout(10):
+            await relay.drain()
+        await team.wait_for(lambda heard: len(heard.events) >= 10)
+        assert len(team.events) <= 20
+    assert await outbox.backlog(100) == 30
 
 
 # -- races of settlers ---------------------------------------------------------------------------------------------

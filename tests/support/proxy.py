@@ -27,6 +27,7 @@ class Cable:
 
     async def __aexit__(self, *_: object) -> None:
         await self.unplug()
+        self.pass_answers()  # what a failed test has left held
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
     @property

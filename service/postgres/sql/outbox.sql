@@ -2,7 +2,7 @@
 -- The oldest events that may be published now. One that waits for its back-off holds back only its own request; the
 -- answer to a message that was not accepted belongs to none, whatever id it names. For what has failed one index fits,
 -- and it holds nothing else: so no plan goes through the whole backlog for each event of it. `offset 0` keeps the join
--- one by one: no plan, made on a quiet night, goes through the outbox.
+-- one by one: no plan, made on a quiet night, goes through the outbox. Without those ($3) that are being published.
 select
     u.row_id, o.event_id, u.request_id, u.sequence, u.stored, o.routing_key, o.type, o.body, o.terminal,
     o.correlation_id, o.reply_to, o.traceparent, o.tracestate, o.created_at, u.failures
@@ -16,6 +16,7 @@ cross join lateral (
     offset 0
 ) o
 where u.next_attempt_at <= $1
+    and u.row_id <> all ($3::bigint[])
     and not exists (
         select from unpublished p
         where p.next_attempt_at > '-infinity'
