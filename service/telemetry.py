@@ -143,7 +143,7 @@ class Metrics:
             (self.doubts_opened, ("post", "lapsed")),
             (self.doubts, ("adopted", "submitted_again", "undecided")),
             (self.unowned, ("answered_late", "shown_late")),
-            (self.completions, ("stream", "look")),
+            (self.completions, ("stream", "look", "stop")),
         )
         for counter, labels in known:
             for label in labels:
