@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any
@@ -143,7 +143,7 @@ class Metrics:
             (self.doubts_opened, ("post", "lapsed")),
             (self.doubts, ("adopted", "submitted_again", "undecided")),
             (self.unowned, ("answered_late", "shown_late")),
-            (self.completions, ("stream", "look")),
+            (self.completions, ("stream", "look", "stop")),
         )
         for counter, labels in known:
             for label in labels:
@@ -153,6 +153,12 @@ class Metrics:
         """Notes one batch of a step."""
         self.batch_sizes.labels(step).observe(size)
         self.batch_durations.labels(step).observe(seconds)
+
+    def stage(self, name: str) -> Callable[[float], None]:
+        """Notes seconds in a stage. Two replicas' clocks may have told its ends: what ends before it begins is 0, since
+        Prometheus takes a sum that falls for a restart, and would add the whole of it."""
+        histogram = self.stages.labels(name)
+        return lambda seconds: histogram.observe(max(0.0, seconds))
 
     def hub_call(self, call: str, outcome: str, seconds: float) -> None:
         """Notes one call to the hub."""

@@ -5,9 +5,11 @@ Shapes and their variants: the hub's API reference (async queue, events, errors)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import orjson
@@ -40,8 +42,18 @@ URL_PATHS = (("result_url",), ("url",), ("videos", 0, "url"), ("video", "url"), 
 
 def without_key(body: bytes, api_key: str) -> bytes:
     """A hub, or a proxy before it, may quote the key in an error, and that goes out in an event."""
-    key = api_key.encode()
-    return body.replace(key, b"***") if len(key) >= SHORTEST_KEY and key in body else body
+    if len(api_key) < SHORTEST_KEY:
+        return body
+    body = body.replace(api_key.encode(), b"***")
+    return _escaped(api_key).sub(b"***", body) if b"\\" in body else body
+
+
+@lru_cache(maxsize=4)
+def _escaped(api_key: str) -> re.Pattern[bytes]:
+    r"""The key, each character as it is or as JSON may have it: some encoders write `\/`, or `\u002b` for a plus (RFC
+    8259, section 7)."""
+    short = {each: rf"\\?{re.escape(each)}" if each in '"\\/' else re.escape(each) for each in api_key}
+    return re.compile("".join(rf"(?:{short[each]}|\\u(?i:{ord(each):04x}))" for each in api_key).encode())
 
 
 def read_json(body: bytes) -> object:

@@ -60,4 +60,8 @@ def tracing_of(environment: Mapping[str, str], *, holder: str, hub: str) -> Trac
             "Traces are asked for (OTEL_EXPORTER_OTLP_ENDPOINT), but what sends them is not installed: "
             f"pip install 'drover[tracing]', or unset the variable. Missing: {error.name}."
         ) from error
-    return OtlpTracing(Sender(address, holder=holder), hub=urlsplit(hub).hostname or "")
+    try:
+        sender = Sender(address, holder=holder)
+    except ValueError as error:  # a limit that is no number, which the SDK reads at once
+        raise ConfigurationError(f"The OTEL_ variables cannot be used as they are: {error}") from None
+    return OtlpTracing(sender, hub=urlsplit(hub).hostname or "")

@@ -11,7 +11,7 @@ from service.domain.states import ENDED, RequestState
 from service.postgres.database import Database
 from service.postgres.reader import RequestReader
 
-MOST_EVENTS = 100_000  # counted no further
+MOST_EVENTS = MOST_REQUESTS = 100_000  # counted no further; requests: of each state
 OPEN = [state.value for state in RequestState if state not in ENDED]
 
 
@@ -54,7 +54,7 @@ class StandingReader:
 
     async def standing(self) -> Standing:
         """Raises DatabaseUnavailableError."""
-        requests = await self._database.fetch("open_requests", OPEN)
+        requests = await self._database.fetch("open_requests", OPEN, MOST_REQUESTS)
         in_flight = await self._database.fetchval("count_in_flight")
         (row,) = await self._database.fetch("overview", self._lane, MOST_EVENTS)
         return Standing(

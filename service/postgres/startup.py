@@ -7,15 +7,19 @@ from collections.abc import Sequence
 
 import structlog
 
-from service.domain.errors import DatabaseUnavailableError
+from service.domain.errors import DatabaseUnavailableError, StatementError
 from service.domain.retry import Backoff
 from service.postgres.database import Database
-from service.postgres.migrate import apply_migrations, find_missing
+from service.postgres.migrate import INSUFFICIENT_PRIVILEGE, apply_migrations, find_missing
 from service.postgres.schema import Migration, titles
 
 log = structlog.get_logger(__name__)
 BACKOFF = Backoff(first=0.5, limit=10)
 LOOK_S = 1.0
+UNGRANTED = (
+    "The user of DROVER_DATABASE_URL may not read schema_migrations; grant it what it needs, as "
+    "deploy/postgres/roles.sql does. It is waited for."
+)
 REMEDY = "run `drover migrate` of this version"
 
 
@@ -52,7 +56,12 @@ class DatabaseStart:
         if self._migrate:
             await apply_migrations(self._database, self._migrations)
             return None
-        lacks = await find_missing(self._database, self._migrations)
+        try:
+            lacks = await find_missing(self._database, self._migrations)
+        except StatementError as error:  # between the first migration and the grants that follow it
+            if error.code != INSUFFICIENT_PRIVILEGE:
+                raise
+            return UNGRANTED
         needed = [migration for migration in lacks if migration.needed]
         if needed:
             return f"The database lacks {titles(needed)}; {REMEDY}. It is waited for."

@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 tolerate_odd_properties()
 # Each end of the connection counts against every message delivered on it, and after 20 the broker puts them away.
 PREFETCH = 500
+DRAIN_S = 2.0  # of each consumer; two have less than the grace has besides the longest POST
 TEXTS = ("content_type", "message_id", "correlation_id", "reply_to", "user_id", "app_id")
 
 
@@ -117,9 +118,10 @@ class Consumer:
         self._wanted_otherwise.set()
         try:
             if self._session is not None:
-                await self._end_consuming(self._session)
-        except BrokerUnavailableError as error:
-            log.warning("consumer.not_ended", reason=str(error))
+                async with asyncio.timeout(DRAIN_S):
+                    await self._end_consuming(self._session)
+        except (BrokerUnavailableError, TimeoutError) as error:
+            log.warning("consumer.not_ended", reason=str(error) or f"RabbitMQ did not answer within {DRAIN_S:g} s")
         finally:
             self._drained = True
 

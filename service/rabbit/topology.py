@@ -115,8 +115,7 @@ async def declare(channel: AbstractChannel, timeout_s: float = 30.0) -> None:
         for queue in QUEUES:
             thing = f"queue {queue.name}"
             await channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments), timeout=timeout_s)
-            for source, key in queue.bindings:
-                await channel.queue_bind(queue.name, source, routing_key=key, timeout=timeout_s)
+            await _bind(channel, queue, timeout_s)
     except aiormq.exceptions.ChannelPreconditionFailed as error:
         raise ConfigurationError(
             f"The {thing} is there with other arguments than drover's ({error}); delete it (when it is empty) and run "
@@ -127,3 +126,16 @@ async def declare(channel: AbstractChannel, timeout_s: float = 30.0) -> None:
             f"The broker does not let this user declare the {thing} ({error}); grant it configure, write and read on "
             "`generation.*`, or run `drover topology` as a user who may."
         ) from error
+
+
+async def _bind(channel: AbstractChannel, queue: Queue, timeout_s: float) -> None:
+    """ConfigurationError, never NotPermittedError: a queue that is there unbound gets nothing, and nobody says so."""
+    for source, key in queue.bindings:
+        try:
+            await channel.queue_bind(queue.name, source, routing_key=key, timeout=timeout_s)
+        except aiormq.exceptions.ChannelAccessRefused as error:
+            raise ConfigurationError(
+                f"The broker does not let this user bind the queue {queue.name} to {source} ({error}); grant it write "
+                "on the queue and read on the exchange, or no configure at all, and run `drover topology` as a user "
+                "who may."
+            ) from error

@@ -113,22 +113,30 @@ class Doubts:
                 cases = []
             decided = {case.request_id for case in cases}
             late = [doubt for doubt in members if doubt.request.request_id not in decided and self._too_old(doubt, now)]
-            self._metrics.doubts.labels("undecided").inc(len(late))
             fact = Undecidable("the hub's lists could not be read in time, or were never complete")
             cases += [Case(doubt.request.request_id, [fact]) for doubt in late]
             ended = await self._settler.settle(cases)
             self._metrics.completions.labels("look").inc(ended)
-            if self._tracing.on:
-                self._trace(members, cases)
+            self._tell(members, cases)
 
-    def _trace(self, doubts: Sequence[Doubt], cases: Sequence[Case]) -> None:
+    def _tell(self, doubts: Sequence[Doubt], cases: Sequence[Case]) -> None:
+        """What is written is counted and traced; before, a look that is done again would tell it twice."""
         facts = {case.request_id: case.facts[0] for case in cases}
         for doubt in doubts:
             match facts.get(doubt.request.request_id):
-                case FoundUpstream() | Undecidable() as fact:
-                    self._tracing.doubt_resolved(doubt, fact)
+                case FoundUpstream(generation_ids=ids) as fact:
+                    outcome = "adopted"
+                    price = self._price(doubt.request.model, doubt.parameters)
+                    self._metrics.spend(doubt.request.model, len(ids), price)
+                case Undecidable() as fact:
+                    outcome = "undecided"
                 case NotFoundUpstream(look=look) as fact if look >= LOOKS:
-                    self._tracing.doubt_resolved(doubt, fact)
+                    outcome = "submitted_again"
+                case _:
+                    continue
+            self._metrics.doubts.labels(outcome).inc()
+            if self._tracing.on:
+                self._tracing.doubt_resolved(doubt, fact)
 
     def _too_old(self, doubt: Doubt, now: datetime) -> bool:
         return now - doubt.doubted_at > self._grace + self._patience.doubt
@@ -189,16 +197,15 @@ class Doubts:
         """What this look says of one doubt; nothing while it is too early, or the lists left something out."""
         over = complete and self._grace_is_over(doubt, now)
         if found and (over or len(found) == doubt.request.num_generations or self._too_old(doubt, now)):
-            return await self._confirmed(doubt, found)
+            return await self._confirmed(found)
         if not found and over:
             look = doubt.request.doubt_looks + 1
             if look >= LOOKS:
-                self._metrics.doubts.labels("submitted_again").inc()
                 self._surplus.watch(doubt)
             return [NotFoundUpstream(doubt.request.attempts, look)]
         return []
 
-    async def _confirmed(self, doubt: Doubt, found: Sequence[str]) -> list[Fact]:
+    async def _confirmed(self, found: Sequence[str]) -> list[Fact]:
         """A list is believed when a GET of each says the same; else it is looked at again."""
         try:
             reports = [await self._hub.generation(generation_id) for generation_id in found]
@@ -208,6 +215,4 @@ class Doubts:
         confirmed = [report for report in reports if report is not None]
         if len(confirmed) < len(found):
             return []
-        self._metrics.doubts.labels("adopted").inc()
-        self._metrics.spend(doubt.request.model, len(found), self._price(doubt.request.model, doubt.parameters))
         return [FoundUpstream(tuple(found)), *confirmed]

@@ -67,11 +67,12 @@ class Gap:
             unheard = [key for key, began in begun.items() if began < opened_at and key not in told]
             await self.fetch(unheard)
 
-    async def fetch(self, generation_ids: Iterable[str]) -> Fetched:
-        """Asks for each and applies the answers. What cannot be asked now is left to the next sweep."""
+    async def fetch(self, generation_ids: Iterable[str], *, by: str = "look") -> Fetched:
+        """Asks for each and applies the answers. What cannot be asked now is left to the next sweep. `by`: as what the
+        ends that are learned so are counted."""
         fetched = Fetched()
         await asyncio.gather(*(self._ask(generation_id, fetched) for generation_id in generation_ids))
-        self._metrics.completions.labels("look").inc(await self._settler.settle_reports(fetched.reports))
+        self._metrics.completions.labels(by).inc(await self._settler.settle_reports(fetched.reports))
         now = utc_now()
         await self._settler.settle_outputs(
             [OutputMissing(generation_id, now, self._patience.missing) for generation_id in fetched.missing]

@@ -59,7 +59,7 @@ class Relay:
         self._bus = bus
         self._wakeups = wakeups
         self._metrics = metrics
-        self._publishing = metrics.stages.labels("publishing")
+        self._publishing = metrics.stage("publishing")
         self._term = term
         self._batch_limit = batch_limit
         self._backoff = Backoff(first=1.0, limit=300.0)
@@ -155,7 +155,7 @@ class Relay:
         marked = await self._mark(tally)
         self._metrics.batch("relay", len(rows), time.monotonic() - began)
         if tally.published:  # the oldest of a batch has waited longest
-            self._publishing.observe((utc_now() - tally.published[0].created_at).total_seconds())
+            self._publishing((utc_now() - tally.published[0].created_at).total_seconds())
         if len(rows) > 1:
             log.info("relay.batch", size=len(rows), published=len(tally.published))
         if tally.cut_off is not None:

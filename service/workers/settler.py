@@ -54,7 +54,7 @@ class Settler:
         self._wakeups = wakeups
         self._metrics = metrics
         self._elsewhere = elsewhere
-        self._generating = metrics.stages.labels("generating")
+        self._generating = metrics.stage("generating")
         self._tracing = tracing
         self._unconfirmed: dict[str, Decision] = {}  # writes whose answer was lost; the next look tells what became
 
@@ -184,7 +184,7 @@ class Settler:
             return
         self._metrics.transitions.labels(after.state.value).inc()
         if after.finished_at is not None and after.submitted_at is not None:
-            self._generating.observe((after.finished_at - after.submitted_at).total_seconds())
+            self._generating((after.finished_at - after.submitted_at).total_seconds())
         if self._tracing.on and after.state.ended:
             self._tracing.ended(after)
         if after.state is RequestState.CANCELLING:

@@ -69,7 +69,7 @@ class Stopper:
         while requests := await self._store.stopping(AT_ONCE, now):
             active = [key for request in requests for key in _active(request)]
             await asyncio.gather(*map(self._end, active))
-            unended = (await self._gap.fetch(active)).active
+            unended = (await self._gap.fetch(active, by="stop")).active
             cases = [Case(request.request_id, self._facts(request, unended, now)) for request in requests]
             await self._settler.settle(cases)
 

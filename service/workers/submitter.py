@@ -80,7 +80,7 @@ class Submitter:
         self._submit_timeout_s = submit_timeout_s
         self._tracing = tracing
         self._posts: set[asyncio.Task[None]] = set()
-        self._waiting, self._submitting = metrics.stages.labels("waiting"), metrics.stages.labels("submitting")
+        self._waiting, self._submitting = metrics.stage("waiting"), metrics.stage("submitting")
         self._held = 0  # claimed here, and not yet written
         self._after = ""  # the source that was served last
         self._changed = asyncio.Event()  # a place is free, or an answer has come
@@ -158,7 +158,7 @@ class Submitter:
         for item in claims:
             self._after = item.request.source
             if item.request.attempts == 1:
-                self._waiting.observe((item.began_at - item.request.received_at).total_seconds())
+                self._waiting((item.began_at - item.request.received_at).total_seconds())
             post = Post(ticket, item.request.target_namespace)
             task = asyncio.create_task(self._post(item, post))
             self._posts.add(task)
@@ -230,7 +230,7 @@ class Submitter:
         for claimed, fact in batch:
             self._freed()
             if isinstance(fact, HubAccepted):
-                self._submitting.observe((now - claimed.began_at).total_seconds())
+                self._submitting((now - claimed.began_at).total_seconds())
                 for generation_id in fact.generation_ids:
                     self._stored.add((generation_id, claimed.began_at))
                 each = self._catalogue.price(claimed.request.model, claimed.input)

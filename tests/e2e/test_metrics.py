@@ -43,7 +43,7 @@ LABELS = {
     "stage": {"waiting", "submitting", "generating", "publishing"},
     "call": {"submit", "list", "get", "cancel", "model"},
     "cause": {"post", "lapsed", "answered_late", "shown_late"},
-    "by": {"stream", "look"},
+    "by": {"stream", "look", "stop"},
 }
 UNITS = ("_total", "_seconds", "_size", "_info", "_bytes", "_bucket", "_sum", "_count", "_created")
 COUNTS_NOW = {  # gauges that are a number of things, or a yes or no, and so have no unit

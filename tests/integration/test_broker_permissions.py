@@ -210,6 +210,17 @@ async def test_what_is_missing_and_may_not_be_declared_is_named_with_what_to_do(
     await link.close()
 
 
+async def test_whoever_may_declare_and_not_bind_does_not_work_on_a_queue_that_nothing_reaches(
+    users: Users, amqp_url: str
+) -> None:
+    """What it has declared is there, and unbound: cancels would go nowhere, and nobody would be told."""
+    may = Permissions(r"^generation\.", r"^generation\.(?!cancels)", r"^generation\.")
+    link = await Link.open(await users.allow("drover", may), "test")
+    with pytest.raises(ConfigurationError, match=r"bind the queue generation\.cancels to generation\.commands"):
+        await provide(link)
+    await link.close()
+
+
 async def test_a_replica_that_waits_for_its_topology_goes_on_when_it_has_come(
     users: Users, amqp_url: str, database_url: str, hub: Sandbox
 ) -> None:

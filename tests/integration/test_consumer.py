@@ -18,7 +18,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aiormq.abc import ChannelFrame
 
 from service.rabbit.connection import Link
-from service.rabbit.consumer import Consumer, RabbitDelivery
+from service.rabbit.consumer import DRAIN_S, Consumer, RabbitDelivery
 from service.rabbit.topology import COMMANDS, REQUEST_KEY, REQUESTS, declare
 from tests.support.broker import wait_ready
 from tests.support.proxy import Cable
@@ -278,6 +278,25 @@ async def test_what_the_broker_sent_before_it_heard_of_the_drain_is_taken(link: 
     left = await messages_after(desk, amqp_url)
     assert len(desk.deliveries) + len(left) == 1000
     assert [message for message in left if message.redelivered] == []
+
+
+@pytest.mark.parametrize("beginning", [False, True], ids=["consuming", "beginning to consume"])
+async def test_a_broker_that_does_not_answer_takes_little_of_a_drains_time(
+    desk: Desk, cable: Cable, *, beginning: bool
+) -> None:
+    if beginning:
+        desk.consumer.pause("a reason")
+        await wait_ready(lambda: not desk.consumer.consuming)
+        await asyncio.sleep(0.2)  # the broker's answer, which nothing tells
+    cable.hold_answers()
+    desk.consumer.resume()
+    await asyncio.sleep(0.1 if beginning else 0)  # it asks
+    try:
+        async with asyncio.timeout(DRAIN_S + 1):  # the rest of the grace is theirs who have paid for something
+            await desk.consumer.drain()
+    finally:
+        cable.pass_answers()
+    assert not desk.consumer.consuming
 
 
 async def test_properties_come_as_they_were_sent(desk: Desk, link: Link) -> None:

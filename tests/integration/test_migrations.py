@@ -230,6 +230,29 @@ async def test_a_start_waits_for_what_it_needs_and_not_for_the_rest(database: Da
     assert (warned[0]["reason"], warned[1]["migrations"]) == (told, "0009_by_colour")
 
 
+async def test_a_start_waits_for_the_grants_that_follow_the_first_migration(
+    database: Database, database_url: str, sql: Sql
+) -> None:
+    role = f"r{uuid4().hex}"
+    await sql.execute(f"create role {role} login password '{role}'")
+    starting = Database(as_user(database_url, role, role), size=2)
+    start = DatabaseStart(starting, migrate=False)
+    running = asyncio.create_task(start.run())
+    try:
+        async with asyncio.timeout(10):
+            while not (told := str(start.fault or "")) and not running.done():
+                await asyncio.sleep(0.01)
+        assert "deploy/postgres/roles.sql" in told
+        await sql.execute(f"grant select on schema_migrations to {role}")
+        await asyncio.wait_for(running, 10)
+        assert start.fault is None
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await starting.close()
+        await sql.execute(f"drop owned by {role}; drop role {role}")
+
+
 async def test_a_start_does_not_wait_out_a_migration_that_was_changed(
     database: Database, database_url: str, sql: Sql
 ) -> None:

@@ -137,7 +137,7 @@ ARGUMENTS: dict[str, list[Any]] = {
     "early_cancel": ["r1"],
     "events_of": ["r1"],
     "overview": ["default", 1000],
-    "open_requests": [["accepted", "submitting", "in_doubt", "submitted", "cancelling"]],
+    "open_requests": [["accepted", "submitting", "in_doubt", "submitted", "cancelling"], 100_000],
     "count_in_flight": [],
 }
 INDEXES = {
@@ -325,6 +325,15 @@ async def test_a_batch_is_taken_from_a_long_backlog_without_reading_the_backlog(
     found = list(nodes(document["Plan"]))
     read = sum(node["Actual Rows"] * node["Actual Loops"] for node in found if "Index" in node["Node Type"])
     assert read < 2500, f"{name} reads {read} rows of 20,000 that wait"
+
+
+async def test_a_long_backlog_is_counted_up_to_a_bound_without_reading_the_rest(planner: Sql) -> None:
+    waiting = ["accepted"]
+    async with planner.transaction():
+        assert [row["count"] for row in await planner.fetch(statements()["open_requests"], waiting, 100)] == [100]
+    document = await explain(planner, "open_requests", MODES[0], analyze=True, given=[waiting, 100])
+    read = max(node["Actual Rows"] for node in nodes(document["Plan"]) if node.get("Index Name") == "requests_listed")
+    assert read <= 100, f"{read} rows of 300 that wait"
 
 
 async def test_a_plan_of_due_events_that_was_made_at_rest_is_good_in_a_burst(database_url: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.domain.facts import OutputReported
 from service.domain.states import OutputStatus
 from service.domain.upstream import ModelDescription
-from service.hub.answers import read_error, read_generation, read_json, read_model
+from service.hub.answers import read_error, read_generation, read_json, read_model, without_key
 
 DONE: dict[str, Any] = {"generation_id": "g-1", "status": "succeeded", "media_type": "video"}
 URL = "https://files.test/g-1.mp4"
@@ -22,6 +22,19 @@ def reported(document: object) -> OutputReported:
     report = read_generation(document)
     assert report is not None
     return report
+
+
+# -- the key ----------------------------------------------------------------------------------------------------------
+
+KEY = "oxen/abc+def=="
+
+
+@pytest.mark.parametrize("quoted", [KEY, r"oxen\/abc+def==", r"oxen/abc\u002Bdef\u003d\u003d", r"C:\\oxen/abc+def=="])
+def test_the_key_is_taken_out_however_json_spells_it(quoted: str) -> None:
+    cleaned = without_key(f'{{"error": {{"title": "no such key: {quoted}", "detail": "a\\nb"}}}}'.encode(), KEY)
+    told = read_error(read_json(cleaned))
+    assert told is not None
+    assert told[1] in ("no such key: ***: a\nb", "no such key: C:\\***: a\nb")
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -116,6 +116,12 @@ def test_what_asks_for_traces_in_another_way_is_refused_with_its_remedy(
     assert SECRET not in str(refusal.value)
 
 
+def test_a_limit_that_is_no_number_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many")
+    with pytest.raises(ConfigurationError, match="OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"):
+        tracing_of(THERE, holder="h", hub="https://hub.test")
+
+
 # -- contexts ---------------------------------------------------------------------------------------------------------
 
 digits = st.text("0123456789abcdef", min_size=32, max_size=32)

@@ -18,12 +18,13 @@ select
     ) as waiting_since;
 
 -- name: open_requests
--- How many requests have not ended, by state ($1: the states that are no ends), and when the oldest of each was
--- received: from the index of pages, whatever the table holds besides.
+-- How many requests have not ended, by state ($1: the states that are no ends; of each up to $2, since every row is
+-- looked at), and when the oldest of each was received: from the index of pages, whatever the table holds besides.
 select s.state::text, counted.count, first.received_at as oldest
 from unnest($1::text[]::request_state[]) as s (state)
 cross join lateral (
-    select count(*) from requests r where coalesce(r.state, 'accepted') = s.state
+    select count(*)
+    from (select from requests r where coalesce(r.state, 'accepted') = s.state order by r.arrival limit $2) as waiting
 ) as counted
 left join lateral (
     select r.received_at from requests r
