@@ -52,8 +52,8 @@ def _names(value: object) -> object:
 
 
 def _is_token(text: str) -> bool:
-    """Whether a header can carry it."""
-    return bool(text) and text.isascii() and text.isprintable() and " " not in text and len(text) <= LONGEST_TOKEN
+    """Whether a header can carry it (as UTF-8)."""
+    return bool(text) and text.isprintable() and not any(map(str.isspace, text)) and len(text) <= LONGEST_TOKEN
 
 
 class Settings(BaseSettings):
@@ -178,7 +178,8 @@ class Settings(BaseSettings):
     @field_validator("api_key")
     @classmethod
     def _key_is_a_token(cls, value: SecretStr) -> SecretStr:
-        if not _is_token(value.get_secret_value()):
+        text = value.get_secret_value()
+        if not _is_token(text) or not text.isascii():
             raise ValueError(f"must be one word of at most {LONGEST_TOKEN} printable ASCII characters")
         return value
 
@@ -186,7 +187,7 @@ class Settings(BaseSettings):
     @classmethod
     def _tokens_are_tokens(cls, value: frozenset[str]) -> frozenset[str]:
         if not all(map(_is_token, value)):
-            raise ValueError(f"each must be one word of at most {LONGEST_TOKEN} printable ASCII characters")
+            raise ValueError(f"each must be one word of at most {LONGEST_TOKEN} printable characters")
         return value
 
     @model_validator(mode="after")

@@ -215,7 +215,7 @@ async def test_a_hub_that_is_not_there_leaves_no_doubts_and_gets_all_once_it_is(
     async with running(variables, gate_policy=QUICK) as app, Team(amqp_url) as team:
         await team.send_many(requests(80))
         await eventually(lambda: metric(app, "drover_breaker_open") == 1)
-        tried = metric(app, "drover_submit_duration_seconds_count", outcome="NotSent")
+        tried = metric(app, "drover_submit_duration_seconds_count", outcome="not_sent")
         assert tried is not None
         assert FAILURES <= tried <= CONCURRENCY + 2
         assert set(await app.store.count_by_state()) <= {"accepted", "submitting"}
