@@ -104,7 +104,7 @@ WRONG = [
     ("OXEN_API_KEY", f"{CANARY}\n"),
     ("OXEN_API_KEY", CANARY * LONGEST_TOKEN),
     ("DROVER_API_TOKENS", f"good,{CANARY} {CANARY}"),
-    ("DROVER_API_TOKENS", f"good,{CANARY}ä"),
+    ("DROVER_API_TOKENS", f"good,{CANARY}\x7f"),
     ("DROVER_API_TOKENS", CANARY * LONGEST_TOKEN),
     ("OXEN_BASE_URL", f"{CANARY}"),
     ("OXEN_BASE_URL", f"ftp://{CANARY}@h"),
