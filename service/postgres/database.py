@@ -199,9 +199,11 @@ class Database:
                 self._dsn,
                 timeout=self._timeout_s,
                 command_timeout=self._timeout_s,
-                server_settings={**SESSION, **settings},
+                server_settings=SESSION,
             )
             try:
+                for name, value in settings.items():  # not with the rest: poolers refuse what they do not know
+                    await connection.execute("select set_config($1, $2, false)", name, value)
                 yield connection
             finally:
                 with suppress(*UNAVAILABLE):
