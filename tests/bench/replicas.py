@@ -205,7 +205,7 @@ def _figures(
         "members": [asdict(member) for member in members],
         "submitted": [_number(SUBMITTED, metrics) for metrics in told],
         "taken_in": [_number(TAKEN, metrics) for metrics in told],
-        "relay_busy": sum(_number(RELAYING, metrics) for metrics in told) / (last - began),  # 1: it never waited
+        "relay_busy": sum(_number(RELAYING, metrics) for metrics in told) / (last - began),  # 2 at the most
         "cpu_per_1000": per_1000,
         "peak_bytes": peaks,
         "calls": ledger["calls"],
