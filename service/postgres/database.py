@@ -203,7 +203,7 @@ class Database:
             )
             try:
                 for name, value in settings.items():  # not with the rest: poolers refuse what they do not know
-                    await connection.execute("select set_config($1, $2, false)", name, value)
+                    await connection.fetchval("select set_config($1, $2, false)", name, value)
                 yield connection
             finally:
                 with suppress(*UNAVAILABLE):
