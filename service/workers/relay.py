@@ -73,7 +73,7 @@ class Relay:
         while True:
             self._wakeups.events.clear()
             try:
-                while await self._publish_all():
+                while await self.run_once():
                     failures = 0
             except TransientError as error:
                 failures += 1
@@ -86,18 +86,15 @@ class Relay:
     async def drain(self) -> None:
         """Publishes what is due; what cannot be published now stays for the next leader."""
         try:
-            while await self._publish_all() or self._under_way:
+            while await self.run_once() or self._under_way:
                 if self._under_way:  # the loop's own batch
                     await asyncio.wait(self._under_way)
         except TransientError as error:
             log.warning("relay.not_emptied", reason=str(error))
 
     async def run_once(self) -> int:
-        """One batch: the events it published. BrokerUnavailableError when the broker went away in it."""
-        return await self._begin(await self._take())
-
-    async def _publish_all(self) -> int:
-        """What is due; the events it published. With a full batch under way, the next one is begun at once."""
+        """Publishes what is due; answers how many events. With a full batch under way, the next one is begun at once.
+        BrokerUnavailableError when the broker went away meanwhile."""
         began, published = time.monotonic(), 0
         last: asyncio.Task[int] | None = None
         try:
@@ -144,8 +141,6 @@ class Relay:
         return batch
 
     async def _publish_batch(self, rows: Sequence[OutboxRow]) -> int:
-        if not rows:
-            return 0
         began = time.monotonic()
         tally = Tally()
         chains = _chains(rows)
