@@ -33,7 +33,7 @@ class RequestStore:
         """Stores new requests, each with its `generation.accepted`; answers the ids that were not known before, and
         whether each was cancelled before it came."""
         found = await self._database.fetch(
-            "insert_requests", *rows.columns(starmap(rows.new_request_row, new), 19), now
+            "insert_requests", *rows.columns(starmap(rows.new_request_row, new), 19, whole=(3, 7, 12, 18)), now
         )
         return {row["request_id"]: row["cancelled"] for row in found}
 
@@ -41,12 +41,12 @@ class RequestStore:
         """Replaces reply addresses; an ended request sends its terminal event again. Answers the ids whose content
         is the stored one."""
         turned = [(item.request_id, item.content_hash, item.correlation_id, item.reply_to) for item in repeats]
-        found = await self._database.fetch("repeat_requests", *rows.columns(turned, 4), now)
+        found = await self._database.fetch("repeat_requests", *rows.columns(turned, 4, whole=(1,)), now)
         # A request that ended while this waited for its row has its event out of this statement's sight: once more.
         missed = {row["request_id"] for row in found if row["unanswered"]}
         if missed:
             again = [item for item in turned if item[0] in missed]
-            await self._database.fetch("repeat_requests", *rows.columns(again, 4), now)
+            await self._database.fetch("repeat_requests", *rows.columns(again, 4, whole=(1,)), now)
         return {row["request_id"] for row in found}
 
     async def known(self, request_ids: Sequence[str]) -> set[str]:
@@ -70,7 +70,7 @@ class RequestStore:
             )
             for event in events
         ]
-        await self._database.fetch("insert_answers", *rows.columns(turned, 9), now)
+        await self._database.fetch("insert_answers", *rows.columns(turned, 9, whole=(4,)), now)
 
     # -- submitting -----------------------------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class RequestStore:
             for _, emitted in decisions
             for event in emitted
         ]
-        parts = ((requests, 11), (added, 9), (changed, 9), (events, 10))
+        parts = ((requests, 11, ()), (added, 9, ()), (changed, 9, ()), (events, 10, (5,)))
         found = await self._database.fetch("apply", *chain.from_iterable(starmap(rows.columns, parts)), now)
         return {row["request_id"] for row in found}
 

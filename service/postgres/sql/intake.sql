@@ -5,9 +5,10 @@
 with incoming as (
     select distinct on (request_id) *
     from unnest(
-        $1::text[], $2::text[], $3::text[], $4::json[], $5::boolean[], $6::smallint[], $7::text[], $8::bytea[],
-        $9::numeric[], $10::boolean[], $11::smallint[], $12::timestamptz[], $13::json[], $14::text[], $15::text[],
-        $16::text[], $17::text[], $18::uuid[], $19::bytea[]
+        $1::text::text[], $2::text::text[], $3::text::text[], $4::bytea[], $5::text::boolean[],
+        $6::text::smallint[], $7::text::text[], $8::bytea[], $9::text::numeric[], $10::text::boolean[],
+        $11::text::smallint[], $12::text::timestamptz[], $13::bytea[], $14::text::text[], $15::text::text[],
+        $16::text::text[], $17::text::text[], $18::text::uuid[], $19::bytea[]
     ) with ordinality as i (
         request_id, source, model, input, input_checked, num_generations, target_namespace, content_hash,
         seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to,
@@ -22,9 +23,9 @@ inserted as (
         tracestate, received_at, next_attempt_at
     )
     select
-        request_id, 'accepted', 1, 1, source, model, input, input_checked, num_generations, target_namespace,
-        content_hash, seed, seed_chosen, priority, deadline, metadata, correlation_id, reply_to, traceparent,
-        tracestate, $20,
+        request_id, 'accepted', 1, 1, source, model, convert_from(input, 'UTF8')::json, input_checked, num_generations,
+        target_namespace, content_hash, seed, seed_chosen, priority, deadline, convert_from(metadata, 'UTF8')::json,
+        correlation_id, reply_to, traceparent, tracestate, $20,
         case when exists (select from early_cancels e where e.request_id = i.request_id) then 'infinity'::timestamptz
             else '-infinity' end
     from incoming i
@@ -54,7 +55,7 @@ select request_id, cancelled from inserted;
 -- The same requests again: reply addresses are replaced; of an ended one the terminal event goes out once more.
 -- Answers the ids whose content is the same; any other known id is a conflict.
 with incoming as (
-    select * from unnest($1::text[], $2::bytea[], $3::text[], $4::text[])
+    select * from unnest($1::text::text[], $2::bytea[], $3::text::text[], $4::text::text[])
         as i (request_id, content_hash, correlation_id, reply_to)
 ),
 locked as (
@@ -114,7 +115,8 @@ answers as (
     select event_id, request_id, 1, false, true, routing_key, type, body, correlation_id, reply_to, traceparent,
         tracestate, $10
     from unnest(
-        $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::text[], $9::text[]
+        $1::text::uuid[], $2::text::text[], $3::text::text[], $4::text::text[], $5::bytea[], $6::text::text[],
+        $7::text::text[], $8::text::text[], $9::text::text[]
     ) as i (event_id, request_id, routing_key, type, body, correlation_id, reply_to, traceparent, tracestate)
     cross join begun
     returning row_id, request_id, sequence, stored

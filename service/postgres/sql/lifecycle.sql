@@ -172,8 +172,9 @@ order by r.request_id, o.index;
 with decided as (
     select *
     from unnest(
-        $1::text[], $2::integer[], $3::text[]::request_state[], $4::integer[], $5::timestamptz[], $6::timestamptz[],
-        $7::json[], $8::timestamptz[], $9::smallint[], $10::text[]::stop_cause[], $11::timestamptz[]
+        $1::text::text[], $2::text::integer[], $3::text::request_state[], $4::text::integer[],
+        $5::text::timestamptz[], $6::text::timestamptz[], $7::text::json[], $8::text::timestamptz[],
+        $9::text::smallint[], $10::text::stop_cause[], $11::text::timestamptz[]
     ) as d (
         request_id, version, state, sequence, submitted_at, finished_at, error, retry_at, doubt_looks, stop_cause,
         stop_requested_at
@@ -181,7 +182,7 @@ with decided as (
 ),
 foreigners as ( -- a generation belongs to one request, whatever the hub says: such a decision is not written
     select n.request_id
-    from unnest($12::text[], $13::text[]) as n (generation_id, request_id)
+    from unnest($12::text::text[], $13::text::text[]) as n (generation_id, request_id)
     join outputs o on o.generation_id = n.generation_id and o.request_id <> n.request_id
 ),
 updated as (
@@ -213,8 +214,8 @@ added as (
         o.missing_since, $40::timestamptz,
         case when o.status in ('queued', 'processing') then null else $40::timestamptz end
     from unnest(
-        $12::text[], $13::text[], $14::smallint[], $15::text[]::output_status[], $16::text[], $17::text[], $18::text[],
-        $19::boolean[], $20::timestamptz[]
+        $12::text::text[], $13::text::text[], $14::text::smallint[], $15::text::output_status[],
+        $16::text::text[], $17::text::text[], $18::text::text[], $19::text::boolean[], $20::text::timestamptz[]
     ) as o (generation_id, request_id, index, status, media_type, url, error, lost, missing_since)
     join updated u on u.request_id = o.request_id
 ),
@@ -228,8 +229,8 @@ changed as ( -- an upsert of both costs twice as much for each that is there
         missing_since = o.missing_since,
         ended_at = case when o.status in ('queued', 'processing') then null else $40::timestamptz end
     from unnest(
-        $21::text[], $22::text[], $23::smallint[], $24::text[]::output_status[], $25::text[], $26::text[], $27::text[],
-        $28::boolean[], $29::timestamptz[]
+        $21::text::text[], $22::text::text[], $23::text::smallint[], $24::text::output_status[],
+        $25::text::text[], $26::text::text[], $27::text::text[], $28::text::boolean[], $29::text::timestamptz[]
     ) as o (generation_id, request_id, index, status, media_type, url, error, lost, missing_since)
     join updated u on u.request_id = o.request_id
     where outputs.request_id = o.request_id
@@ -245,8 +246,8 @@ announced as (
     select e.event_id, e.request_id, e.sequence, true, e.terminal, e.type, e.type, e.body, e.correlation_id,
         e.reply_to, e.traceparent, e.tracestate, $40::timestamptz
     from unnest(
-        $30::uuid[], $31::text[], $32::integer[], $33::boolean[], $34::text[], $35::bytea[], $36::text[], $37::text[],
-        $38::text[], $39::text[]
+        $30::text::uuid[], $31::text::text[], $32::text::integer[], $33::text::boolean[], $34::text::text[],
+        $35::bytea[], $36::text::text[], $37::text::text[], $38::text::text[], $39::text::text[]
     ) with ordinality as e (
         event_id, request_id, sequence, terminal, type, body, correlation_id, reply_to, traceparent, tracestate, place
     )
@@ -271,7 +272,7 @@ limit $2;
 -- Ends of generations that nobody here has (yet): kept until their ids are stored, or until they are old.
 insert into orphan_events (generation_id, status, media_type, url, error, received_at)
 select generation_id, status, media_type, url, error, $6
-from unnest($1::text[], $2::text[]::output_status[], $3::text[], $4::text[], $5::text[])
+from unnest($1::text::text[], $2::text::output_status[], $3::text::text[], $4::text::text[], $5::text::text[])
     as i (generation_id, status, media_type, url, error)
 on conflict (generation_id) do nothing;
 

@@ -42,7 +42,7 @@ select count(*) from marked;
 -- What could not be published waits for a back-off of its own.
 update unpublished u
 set failures = u.failures + 1, next_attempt_at = f.next_attempt_at
-from unnest($1::bigint[], $2::timestamptz[]) as f (row_id, next_attempt_at)
+from unnest($1::text::bigint[], $2::text::timestamptz[]) as f (row_id, next_attempt_at)
 where u.row_id = f.row_id;
 
 -- name: outbox_backlog

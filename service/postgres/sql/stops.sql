@@ -48,7 +48,7 @@ with again as (
     select
         o.event_id, o.request_id, o.sequence, true, true, true, o.routing_key, o.type, o.body,
         coalesce(i.correlation_id, r.correlation_id), coalesce(i.reply_to, r.reply_to), o.traceparent, o.tracestate, $4
-    from unnest($1::text[], $2::text[], $3::text[]) as i (request_id, correlation_id, reply_to)
+    from unnest($1::text::text[], $2::text::text[], $3::text::text[]) as i (request_id, correlation_id, reply_to)
     join requests r on r.request_id = i.request_id and r.finished_at is not null
     join outbox o on o.request_id = r.request_id and o.terminal and o.stored and not o.repeated
     returning row_id, request_id, sequence, stored
