@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from service.clock import utc_now
 from service.domain.decisions import Decision
@@ -19,6 +20,7 @@ from service.telemetry import Metrics
 from service.tracing import UNTRACED, Tracing
 from service.wire.events import encode_emissions
 from service.workers.ports import EventStore, Store
+from service.workers.snapshots import Snapshots
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
@@ -56,6 +58,7 @@ class Settler:
         self._elsewhere = elsewhere
         self._generating = metrics.stage("generating")
         self._tracing = tracing
+        self._snapshots = Snapshots()
         self._unconfirmed: dict[str, Decision] = {}  # writes whose answer was lost; the next look tells what became
 
     async def settle(self, cases: Sequence[Case]) -> int:
@@ -116,7 +119,10 @@ class Settler:
         """Applies facts about generations that are stored; answers those about others, and how many have ended."""
         if not facts:
             return [], 0
-        owners = await self._store.load_owners([fact.generation_id for fact in facts])
+        owners = self._snapshots.owners(fact.generation_id for fact in facts)
+        kept = {output.generation_id for request in owners.values() for output in request.outputs}
+        if missing := [fact.generation_id for fact in facts if fact.generation_id not in kept]:
+            owners |= await self._store.load_owners(missing)
         of: dict[str | None, Request] = {
             output.generation_id: request for request in owners.values() for output in request.outputs
         }
@@ -154,6 +160,8 @@ class Settler:
             if case.request_id in written:
                 self._unconfirmed.pop(case.request_id, None)
                 self._record(decision)
+                if self._elsewhere.leading:  # the one that hears of ends
+                    self._snapshots.keep(replace(decision.after, version=decision.before.version + 1))
                 ended += sum(output.status.ended for output in decision.outputs)
             else:
                 case.snapshot = None

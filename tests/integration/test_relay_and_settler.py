@@ -13,7 +13,7 @@ import pytest_asyncio
 from service.clock import utc_now
 from service.domain.errors import BrokerUnavailableError
 from service.domain.facts import Fact, HubAccepted, OutcomeUnknown, OutputReported
-from service.domain.states import RequestState
+from service.domain.states import Request, RequestState
 from service.postgres.database import Database
 from service.postgres.leader import LeaseStore
 from service.postgres.outbox import Outbox
@@ -25,6 +25,7 @@ from service.workers.settler import Case, Elsewhere, Settler
 from service.workers.wakeups import Wakeups
 from tests.integration.builders import (
     Sql,
+    accepted_by_hub,
     claimed,
     decided,
     ended,
@@ -295,3 +296,65 @@ async def test_an_end_that_is_kept_just_after_its_ids_were_stored_and_looked_for
     settler = Settler(Overtaken(database), outbox, Wakeups(), Metrics(), elsewhere=Elsewhere(outbox))
     await settler.settle_reports([succeeded("g-1")])
     assert (await store.load(["r-1"]))["r-1"].state is RequestState.SUCCEEDED
+
+
+# -- snapshots ------------------------------------------------------------------------------------------------------
+
+
+class Counting(RequestStore):
+    """Counts how often requests are read."""
+
+    reads = 0
+
+    async def load(self, request_ids: Sequence[str]) -> dict[str, Request]:
+        self.reads += 1
+        return await super().load(request_ids)
+
+    async def load_owners(self, generation_ids: Sequence[str]) -> dict[str, Request]:
+        self.reads += 1
+        return await super().load_owners(generation_ids)
+
+
+def leading_settler(store: RequestStore, outbox: Outbox) -> Settler:
+    """The settler of the replica that hears of ends."""
+    elsewhere = Elsewhere(outbox)
+    elsewhere.leading = True
+    return Settler(store, outbox, Wakeups(), Metrics(), elsewhere=elsewhere)
+
+
+async def test_the_leader_reads_nothing_to_settle_the_ends_of_what_it_has_submitted(
+    database: Database, outbox: Outbox
+) -> None:
+    store = Counting(database)
+    settler = leading_settler(store, outbox)
+    (request,) = await claimed(store, "r-1")
+    await settler.settle([Case("r-1", [accepted_by_hub("r-1", 2)], request)])
+    assert await settler.settle_reports([succeeded("g-r-1-0")]) == 1
+    assert await settler.settle_reports([succeeded("g-r-1-1")]) == 1
+    assert store.reads == 0
+    assert await settler.settle_reports([succeeded("g-r-1-1")]) == 0  # told again: it has been forgotten
+    assert store.reads == 1
+    assert (await store.load(["r-1"]))["r-1"].state is RequestState.SUCCEEDED
+
+
+async def test_what_another_replica_has_written_meanwhile_is_not_overwritten_from_memory(
+    database: Database, outbox: Outbox, store: RequestStore
+) -> None:
+    settler = leading_settler(store, outbox)
+    (request,) = await claimed(store, "r-1")
+    await settler.settle([Case("r-1", [accepted_by_hub("r-1", 2)], request)])
+    now = (await store.load(["r-1"]))["r-1"]
+    assert await store.apply([decided(now, failed("g-r-1-0"))], utc_now()) == {"r-1"}
+    assert await settler.settle_reports([succeeded("g-r-1-1")]) == 1
+    after = (await store.load(["r-1"]))["r-1"]
+    assert [output.status.value for output in after.outputs] == ["failed", "succeeded"]
+    assert after.state is RequestState.SUCCEEDED
+
+
+async def test_a_replica_that_does_not_lead_remembers_nothing(database: Database, outbox: Outbox) -> None:
+    store = Counting(database)
+    settler = Settler(store, outbox, Wakeups(), Metrics(), elsewhere=Elsewhere(outbox))
+    (request,) = await claimed(store, "r-1")
+    await settler.settle([Case("r-1", [accepted_by_hub("r-1")], request)])
+    await settler.settle_reports([succeeded("g-r-1-0")])
+    assert store.reads == 1
