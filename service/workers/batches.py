@@ -1,15 +1,17 @@
 """Micro-batching: whatever gathered while the last flush ran is the next batch.
 
 Alone, an item is a batch of one and waits for nobody; under load the commits are shared. A step that is busy may pace
-itself: its batches then begin `pace_s` apart, and are the larger for it, since a statement costs as much for ten rows
-as for one.
+itself: its batches then begin `pace_s` apart, and are the larger for it, since a statement costs nearly as much for one
+row as for ten.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import structlog
@@ -19,8 +21,28 @@ from service.domain.retry import Backoff
 from service.telemetry import Metrics
 
 T = TypeVar("T")
-BUSY = 8  # items in a batch from which on its step paces itself
+BUSY = 8  # items in a batch and
+BUSY_PER_S = 400  # items a second, from which on a step paces itself
 log = structlog.get_logger(__name__)
+
+
+class Pace:
+    """When the next batch of a step may begin: `apart_s` after the last one while the step is busy, else at once.
+
+    Busy is a step whose batches hold several items and to which more than `busy_per_s` come: below that, waiting would
+    cost time and spare next to nothing.
+    """
+
+    def __init__(self, apart_s: float, busy_per_s: float = BUSY_PER_S) -> None:
+        self._apart_s = apart_s
+        self._busy_per_s = busy_per_s
+        self._began = -math.inf
+
+    def rest(self, size: int, began: float, now: float) -> float:
+        """Seconds to wait after a batch of `size` items that began at `began`; monotonic times."""
+        since, self._began = began - self._began, began
+        busy = size >= max(BUSY, self._busy_per_s * since)
+        return max(0.0, began + self._apart_s - now) if busy else 0.0
 
 
 class Batches(Generic[T]):
@@ -29,7 +51,8 @@ class Batches(Generic[T]):
     A flush that fails for a passing reason is tried again with the same items until it succeeds, so `flush` must be
     safe to repeat. `failing` is told after each failure for how many seconds that has gone on, and 0 at the end. One
     that fails for any other reason is done item by item, and the item that breaks it is handed to `poisoned`: one bad
-    thing stays one bad thing. `metrics` counts batches and failures, under the name as the step.
+    thing stays one bad thing. `metrics` counts batches and failures, under the name as the step. Of a busy step a full
+    batch begins at once, others `pace_s` apart.
     """
 
     def __init__(
@@ -49,9 +72,10 @@ class Batches(Generic[T]):
         self._poisoned = poisoned
         self._failing = failing or (lambda _: None)
         self._metrics = metrics
-        self._pace_s = pace_s
+        self._pace = Pace(pace_s)
         self._items: list[T] = []
         self._filled = asyncio.Event()
+        self._full = asyncio.Event()
         self._emptied = asyncio.Event()
         self._emptied.set()
 
@@ -60,6 +84,8 @@ class Batches(Generic[T]):
         self._items.append(item)
         self._emptied.clear()
         self._filled.set()
+        if len(self._items) >= self._limit:
+            self._full.set()
 
     async def run(self) -> None:
         """Flushes until cancelled. An item stays here until it is done, so a run that is begun anew goes on with it."""
@@ -68,8 +94,7 @@ class Batches(Generic[T]):
                 batch, began = self._items[: self._limit], time.monotonic()
                 await self._until_done(batch)
                 del self._items[: len(batch)]
-                if BUSY <= len(batch) < self._limit:
-                    await asyncio.sleep(began + self._pace_s - time.monotonic())
+                await self._rest(self._pace.rest(len(batch), began, time.monotonic()))
             self._emptied.set()
             self._filled.clear()
             await self._filled.wait()
@@ -77,6 +102,14 @@ class Batches(Generic[T]):
     async def drain(self) -> None:
         """Waits until everything handed over has been flushed."""
         await self._emptied.wait()
+
+    async def _rest(self, seconds: float) -> None:
+        if not seconds or len(self._items) >= self._limit:
+            return
+        self._full.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._full.wait()
 
     async def _until_done(self, batch: list[T]) -> None:
         backoff, failures, began = Backoff(first=0.1, limit=5), 0, time.monotonic()

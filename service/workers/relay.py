@@ -21,12 +21,13 @@ from service.domain.errors import BrokerUnavailableError, PermanentError, Transi
 from service.domain.messages import OutboxEvent, OutboxRow
 from service.domain.retry import Backoff
 from service.telemetry import Metrics
-from service.workers.batches import BUSY
+from service.workers.batches import BUSY_PER_S, Pace
 from service.workers.ports import Bus, EventStore
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
-PACE_S = 0.02
+PACE_S = 0.04
+EVENTS = 3  # of a request
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class Relay:
         self._term = term
         self._batch_limit = batch_limit
         self._backoff = Backoff(first=1.0, limit=300.0)
+        self._pace = Pace(PACE_S, EVENTS * BUSY_PER_S)
         self._reading = asyncio.Lock()  # a drain beside the loop would read the same rows
         self._in_hand: dict[int, OutboxRow] = {}  # read here, and not yet marked
         self._under_way: set[asyncio.Task[int]] = set()
@@ -112,8 +114,9 @@ class Relay:
             if last is not None:
                 last.cancel()  # unless it is done
                 await asyncio.wait([last])
-        if BUSY <= published < self._batch_limit:
-            await asyncio.sleep(began + PACE_S - time.monotonic())
+        rest = self._pace.rest(published, began, time.monotonic())
+        if rest and published < self._batch_limit:
+            await asyncio.sleep(rest)
         return published
 
     async def _take(self) -> list[OutboxRow]:

@@ -37,7 +37,9 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
-GATHER_S = 0.004  # how long a busy submitter lets free slots gather, so that claims come in batches
+OPEN = 3  # requests without a written outcome, for each POST that may be under way
+PACE_S = 0.1
+GATHER_S = 0.01  # how long a busy submitter lets free slots gather, so that claims come in batches
 OUTCOMES = {HubAccepted: "accepted", HubRefused: "refused", NotSent: "not_sent", OutcomeUnknown: "unknown"}
 GATHER_RATE_S = 0.05  # the same for what the rate allows
 
@@ -45,8 +47,9 @@ GATHER_RATE_S = 0.05  # the same for what the rate allows
 class Submitter:
     """Up to `concurrency` POSTs at a time; outcomes are written in batches.
 
-    A slot is free again when the outcome is written, not when it is known: so no more than `concurrency` requests are
-    ever without a written outcome, and that many doubts at the most are left behind by a replica that dies.
+    The next POST need not wait for the outcome of the last to be written, or batches would be as small as what is
+    POSTed meanwhile. No more than three times `concurrency` requests are ever without a written outcome, and that many
+    doubts at the most are left behind by a replica that dies.
     """
 
     name = "submitter"
@@ -81,16 +84,16 @@ class Submitter:
         self._tracing = tracing
         self._posts: set[asyncio.Task[None]] = set()
         self._waiting, self._submitting = metrics.stage("waiting"), metrics.stage("submitting")
-        self._held = 0  # claimed here, and not yet written
+        self._open = 0  # claimed here, and not yet written
         self._after = ""  # the source that was served last
         self._changed = asyncio.Event()  # a place is free, or an answer has come
         self._stopping = asyncio.Event()
         self._claims_ended = asyncio.Event()
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches(
-            "outcomes", self._write_outcomes, poisoned=self._freed, metrics=metrics
+            "outcomes", self._write_outcomes, (OPEN - 1) * concurrency, self._written, metrics=metrics, pace_s=PACE_S
         )
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
-        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, metrics=metrics)
+        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, metrics=metrics, pace_s=PACE_S)
         self._waits: Batches[float] = Batches("waits", self._tell_all_to_wait, metrics=metrics)
 
     async def run(self) -> None:
@@ -134,10 +137,11 @@ class Submitter:
 
     async def _permitted(self) -> Permit | None:
         """Waits until there is a free place and the gate lets somebody through; None once the drain has begun."""
-        if self._held > self._concurrency // 2:
+        if len(self._posts) > self._concurrency // 2:
             await asyncio.sleep(GATHER_S)
         while not self._stopping.is_set():
-            permit = self._gatekeeper.permit(self._concurrency - self._held)
+            posts, most_open = len(self._posts), OPEN * self._concurrency
+            permit = self._gatekeeper.permit(min(self._concurrency - posts, most_open - self._open))
             if permit is not None:
                 return permit
             self._changed.clear()
@@ -154,7 +158,7 @@ class Submitter:
             )
         finally:
             self._gatekeeper.returned(permit, ticket, permit.limit - len(claims))
-        self._held += len(claims)
+        self._open += len(claims)
         for item in claims:
             self._after = item.request.source
             if item.request.attempts == 1:
@@ -167,13 +171,14 @@ class Submitter:
 
     def _posted(self, task: asyncio.Task[None]) -> None:
         self._posts.discard(task)
+        self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # The outcome was not handed over: the claim will run out and the request be looked for upstream.
             log.error("submitter.post_broken", exc_info=error)
-            self._freed()
+            self._written()
 
-    def _freed(self, *_: object) -> None:
-        self._held -= 1
+    def _written(self, *_: object) -> None:
+        self._open -= 1
         self._changed.set()
 
     async def _post(self, claimed: Claimed, post: Post) -> None:
@@ -183,7 +188,6 @@ class Submitter:
             fact, signal = await self._outcome_of(claimed, post)
         finally:
             self._gatekeeper.ended(post, signal)
-            self._changed.set()
         if isinstance(fact, NotSent):
             retry_in = self._gatekeeper.retry_in(post.namespace, claimed.request.attempts)
             fact = replace(fact, retry_at=utc_now() + timedelta(seconds=retry_in))
@@ -228,7 +232,7 @@ class Submitter:
             log.info("outcomes.batch", size=len(batch))
         now = utc_now()
         for claimed, fact in batch:
-            self._freed()
+            self._written()
             if isinstance(fact, HubAccepted):
                 self._submitting((now - claimed.began_at).total_seconds())
                 for generation_id in fact.generation_ids:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.domain.errors import TransientError
-from service.workers.batches import BUSY, Batches
+from service.workers.batches import BUSY, Batches, Pace
 
 pytestmark = pytest.mark.asyncio
 
@@ -92,27 +92,49 @@ async def test_items_are_flushed_in_their_order_and_no_more_than_the_limit_at_a_
     assert flush.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-async def test_a_busy_step_lets_a_batch_gather_and_a_quiet_or_an_overfull_one_waits_for_nobody() -> None:
+async def test_batches_of_a_busy_step_begin_apart_and_those_of_a_quiet_one_at_once() -> None:
+    pace = Pace(0.1, busy_per_s=400)
+    assert pace.rest(500, began=0.0, now=0.02) == 0.0  # the first after a silence, however large
+    assert pace.rest(12, began=0.02, now=0.03) == pytest.approx(0.09)  # 12 in 20 ms
+    assert pace.rest(40, began=0.12, now=0.14) == pytest.approx(0.08)  # 40 in 100 ms: as many as it takes
+    assert pace.rest(39, began=0.22, now=0.24) == 0.0
+    assert pace.rest(BUSY - 1, began=0.221, now=0.222) == 0.0  # a few at one moment are no load
+    assert pace.rest(50, began=0.231, now=0.5) == 0.0  # the batch took longer than the pace
+
+
+async def test_what_comes_while_a_busy_step_rests_is_one_batch() -> None:
     flushes = Flushes()
-    batches: Batches[int] = Batches("step", flushes, 20, pace_s=0.2)
-    running = asyncio.create_task(batches.run())
-    loop = asyncio.get_running_loop()
+    batches: Batches[int] = Batches("step", flushes, 100, pace_s=0.2)
+    async with running(batches):
+        await busy(batches, flushes)
+        for item in range(3):
+            batches.add(item)
+            await asyncio.sleep(0.01)  # a flush between two of them, were there no rest
+        await batches.drain()
+    assert flushes.batches[2:] == [[0, 1, 2]]
 
-    async def seconds_for(*counts: int) -> float:
-        began = loop.time()
-        for count in counts:
-            seen = len(flushes.items)
-            for item in range(count):
-                batches.add(item)
-            while len(flushes.items) == seen:
-                flushes.began.clear()
-                await flushes.began.wait()
-        return loop.time() - began
 
-    assert await seconds_for(1, BUSY - 1, 1) < 0.1
-    assert await seconds_for(20, 1) < 0.1
-    assert await seconds_for(BUSY, 1) > 0.15
-    running.cancel()
+async def test_a_full_batch_ends_the_rest_of_a_busy_step() -> None:
+    flushes = Flushes()
+    batches: Batches[int] = Batches("step", flushes, 20, pace_s=60)
+    async with running(batches):
+        await busy(batches, flushes)
+        for item in range(20):
+            batches.add(item)
+        while len(flushes.batches) < 3:
+            flushes.began.clear()
+            await flushes.began.wait()
+    assert flushes.batches[2] == list(range(20))
+
+
+async def busy(batches: Batches[int], flushes: Flushes) -> None:
+    """Two batches at once: the step rests after the second one."""
+    for number in (1, 2):
+        for item in range(BUSY):
+            batches.add(item)
+        while len(flushes.batches) < number:
+            flushes.began.clear()
+            await flushes.began.wait()
 
 
 async def test_a_drain_of_nothing_is_done_at_once() -> None:
