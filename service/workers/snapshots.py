@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from service.domain.states import Request
 
-LIMIT = 4_000  # outputs; a request takes a kilobyte or two
+LIMIT = 1_000  # outputs; each takes some two kilobytes
 KEPT_S = 900.0  # what stands longer has probably ended elsewhere, and makes room
 
 
