@@ -27,7 +27,7 @@ from service.domain.states import Claimed, Fault
 from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.tracing import UNTRACED, Tracing
-from service.workers.batches import Batches
+from service.workers.batches import BUSY, Batches
 from service.workers.catalogue import Catalogue
 from service.workers.gap import Gap
 from service.workers.gatekeeper import Gatekeeper
@@ -37,7 +37,7 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
-OPEN = 3  # requests without a written outcome, for each POST that may be under way
+OPEN = 3  # requests without a written outcome, for each POST that may be under way (`BUSY` of them at the least)
 PACE_S = 0.1
 GATHER_S = 0.01  # how long a busy submitter lets free slots gather, so that claims come in batches
 OUTCOMES = {HubAccepted: "accepted", HubRefused: "refused", NotSent: "not_sent", OutcomeUnknown: "unknown"}
@@ -49,7 +49,8 @@ class Submitter:
 
     The next POST need not wait for the outcome of the last to be written, or batches would be as small as what is
     POSTed meanwhile. No more than three times `concurrency` requests are ever without a written outcome, and that many
-    doubts at the most are left behind by a replica that dies.
+    doubts at the most are left behind by a replica that dies. With a few slots there are no batches to be had: then it
+    does wait, and these are no more than `concurrency`.
     """
 
     name = "submitter"
@@ -82,6 +83,7 @@ class Submitter:
         self._concurrency = concurrency
         self._submit_timeout_s = submit_timeout_s
         self._tracing = tracing
+        self._most_open = OPEN * concurrency if concurrency >= BUSY else concurrency
         self._posts: set[asyncio.Task[None]] = set()
         self._waiting, self._submitting = metrics.stage("waiting"), metrics.stage("submitting")
         self._open = 0  # claimed here, and not yet written
@@ -90,7 +92,7 @@ class Submitter:
         self._stopping = asyncio.Event()
         self._claims_ended = asyncio.Event()
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches(
-            "outcomes", self._write_outcomes, (OPEN - 1) * concurrency, self._written, metrics=metrics, pace_s=PACE_S
+            "outcomes", self._write_outcomes, 2 * concurrency, self._written, metrics=metrics, pace_s=PACE_S
         )
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
         self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, metrics=metrics, pace_s=PACE_S)
@@ -140,8 +142,8 @@ class Submitter:
         if len(self._posts) > self._concurrency // 2:
             await asyncio.sleep(GATHER_S)
         while not self._stopping.is_set():
-            posts, most_open = len(self._posts), OPEN * self._concurrency
-            permit = self._gatekeeper.permit(min(self._concurrency - posts, most_open - self._open))
+            free = min(self._concurrency - len(self._posts), self._most_open - self._open)
+            permit = self._gatekeeper.permit(free)
             if permit is not None:
                 return permit
             self._changed.clear()
