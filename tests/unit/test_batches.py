@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from service.domain.errors import TransientError
-from service.workers.batches import BUSY, Batches, Pace
+from service.workers.batches import BUSY, BUSY_PER_S, Batches, Pace
 
 pytestmark = pytest.mark.asyncio
 
@@ -33,6 +33,12 @@ class Flushes:
             raise self._failures.pop(0)
         if self._poison.intersection(batch):
             raise ValueError("no such item can be written")
+
+    async def reach(self, count: int) -> None:
+        """Waits until so many batches have begun."""
+        while len(self.batches) < count:
+            self.began.clear()
+            await self.began.wait()
 
     @property
     def items(self) -> list[int]:
@@ -104,37 +110,34 @@ async def test_batches_of_a_busy_step_begin_apart_and_those_of_a_quiet_one_at_on
 
 async def test_what_comes_while_a_busy_step_rests_is_one_batch() -> None:
     flushes = Flushes()
-    batches: Batches[int] = Batches("step", flushes, 100, pace_s=0.2)
+    batches: Batches[int] = Batches("step", flushes, 500, pace_s=0.5)
     async with running(batches):
         await busy(batches, flushes)
         for item in range(3):
             batches.add(item)
-            await asyncio.sleep(0.01)  # a flush between two of them, were there no rest
+            for _ in range(10):
+                await asyncio.sleep(0)  # turns of the loop: a flush between two of them, were there no rest
         await batches.drain()
     assert flushes.batches[2:] == [[0, 1, 2]]
 
 
 async def test_a_full_batch_ends_the_rest_of_a_busy_step() -> None:
     flushes = Flushes()
-    batches: Batches[int] = Batches("step", flushes, 20, pace_s=60)
+    batches: Batches[int] = Batches("step", flushes, 500, pace_s=60)
     async with running(batches):
         await busy(batches, flushes)
-        for item in range(20):
+        for item in range(500):
             batches.add(item)
-        while len(flushes.batches) < 3:
-            flushes.began.clear()
-            await flushes.began.wait()
-    assert flushes.batches[2] == list(range(20))
+        await flushes.reach(3)
+    assert flushes.batches[2] == list(range(500))
 
 
 async def busy(batches: Batches[int], flushes: Flushes) -> None:
-    """Two batches at once: the step rests after the second one."""
+    """Two batches within a second, of as many as a busy step gets in one: it rests after the second."""
     for number in (1, 2):
-        for item in range(BUSY):
+        for item in range(BUSY_PER_S):
             batches.add(item)
-        while len(flushes.batches) < number:
-            flushes.began.clear()
-            await flushes.began.wait()
+        await flushes.reach(number)
 
 
 async def test_a_drain_of_nothing_is_done_at_once() -> None:
