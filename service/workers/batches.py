@@ -21,15 +21,15 @@ from service.domain.retry import Backoff
 from service.telemetry import Metrics
 
 T = TypeVar("T")
-BUSY = 8  # items in a batch and
-BUSY_PER_S = 400  # items a second, from which on a step paces itself
+BUSY = 8  # items in a batch, at the least, of a step that paces itself
+BUSY_PER_S = 400  # and items a second
 log = structlog.get_logger(__name__)
 
 
 class Pace:
     """When the next batch of a step may begin: `apart_s` after the last one while the step is busy, else at once.
 
-    Busy is a step whose batches hold several items and to which more than `busy_per_s` come: below that, waiting would
+    Busy is a step whose batches hold several items, and to which `busy_per_s` or more come: below that, waiting would
     cost time and spare next to nothing.
     """
 

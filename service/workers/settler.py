@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -119,13 +119,9 @@ class Settler:
         """Applies facts about generations that are stored; answers those about others, and how many have ended."""
         if not facts:
             return [], 0
-        owners = self._snapshots.owners(fact.generation_id for fact in facts)
-        kept = {output.generation_id for request in owners.values() for output in request.outputs}
-        if missing := [fact.generation_id for fact in facts if fact.generation_id not in kept]:
-            owners |= await self._store.load_owners(missing)
-        of: dict[str | None, Request] = {
-            output.generation_id: request for request in owners.values() for output in request.outputs
-        }
+        of = _by_generation(self._snapshots.owners(fact.generation_id for fact in facts))
+        if missing := [fact.generation_id for fact in facts if fact.generation_id not in of]:
+            of |= _by_generation(await self._store.load_owners(missing))
         known: dict[str, Case] = {}
         for fact in facts:
             if (request := of.get(fact.generation_id)) is not None:
@@ -237,6 +233,11 @@ def _merged(cases: Iterable[Case]) -> Iterable[Case]:
         else:
             known.facts.extend(case.facts)
     return merged.values()
+
+
+def _by_generation(owners: Mapping[str, Request]) -> dict[str | None, Request]:
+    """Requests by the ids of their generations."""
+    return {output.generation_id: request for request in owners.values() for output in request.outputs}
 
 
 def _found_ids(cases: Iterable[Case]) -> list[str]:

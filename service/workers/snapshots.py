@@ -1,8 +1,8 @@
 """Requests as this replica has just written them, so that the end of a generation need not read them first.
 
 A snapshot that somebody else's write has made old does no harm: the store refuses what was decided on it, and the
-request is read. What changes nothing for an old snapshot changes nothing for the row, since outputs only move towards
-their end.
+request is read. An end that changes nothing for an old snapshot changes nothing for the row either, since outputs only
+move towards their end; anything else that is found out is looked for again.
 """
 
 from __future__ import annotations

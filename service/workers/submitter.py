@@ -37,7 +37,7 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
-OPEN = 3  # requests without a written outcome, for each POST that may be under way (`BUSY` of them at the least)
+OPEN = 3  # requests without a written outcome, for each POST that may be under way
 PACE_S = 0.1
 GATHER_S = 0.01  # how long a busy submitter lets free slots gather, so that claims come in batches
 OUTCOMES = {HubAccepted: "accepted", HubRefused: "refused", NotSent: "not_sent", OutcomeUnknown: "unknown"}
@@ -92,7 +92,7 @@ class Submitter:
         self._stopping = asyncio.Event()
         self._claims_ended = asyncio.Event()
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches(
-            "outcomes", self._write_outcomes, 2 * concurrency, self._written, metrics=metrics, pace_s=PACE_S
+            "outcomes", self._write_outcomes, (OPEN - 1) * concurrency, self._written, metrics=metrics, pace_s=PACE_S
         )
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
         self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, metrics=metrics, pace_s=PACE_S)

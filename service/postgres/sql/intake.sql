@@ -1,7 +1,7 @@
 -- name: insert_requests
 -- Stores new requests with their first event; answers the ids that were new. A known id is left alone; of an id that
 -- comes twice here, the first one counts. New rows are due at once, by whoever's clock; those that were
--- cancelled before they came are never due.
+-- cancelled before they came are never due. Arrays come as text, here and wherever rows are written (`rows.columns`).
 with incoming as (
     select distinct on (request_id) *
     from unnest(

@@ -168,7 +168,8 @@ order by r.request_id, o.index;
 
 -- name: apply
 -- Writes decisions: requests whose version is still the one decided on, their new outputs, those that changed, their
--- events. Answers the ids that were written; the others have changed meanwhile and are to be decided anew.
+-- events. Answers the ids that were written; the others have changed meanwhile and are to be decided anew. Arrays come
+-- as text (`rows.columns`).
 with decided as (
     select *
     from unnest(
