@@ -13,6 +13,7 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from msgspec.structs import replace
@@ -27,7 +28,7 @@ from service.domain.states import Claimed, Fault
 from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.tracing import UNTRACED, Tracing
-from service.workers.batches import BUSY, Batches
+from service.workers.batches import Batches
 from service.workers.catalogue import Catalogue
 from service.workers.gap import Gap
 from service.workers.gatekeeper import Gatekeeper
@@ -49,8 +50,8 @@ class Submitter:
 
     The next POST need not wait for the outcome of the last to be written, or batches would be as small as what is
     POSTed meanwhile. No more than three times `concurrency` requests are ever without a written outcome, and that many
-    doubts at the most are left behind by a replica that dies. With a few slots there are no batches to be had: then it
-    does wait, and these are no more than `concurrency`.
+    doubts at the most are left behind by a replica that dies. A request that comes back while its own outcome is not
+    written is not POSTed: the hub may have hidden what it took, and only this replica knows better.
     """
 
     name = "submitter"
@@ -83,16 +84,16 @@ class Submitter:
         self._concurrency = concurrency
         self._submit_timeout_s = submit_timeout_s
         self._tracing = tracing
-        self._most_open = OPEN * concurrency if concurrency >= BUSY else concurrency
         self._posts: set[asyncio.Task[None]] = set()
         self._waiting, self._submitting = metrics.stage("waiting"), metrics.stage("submitting")
         self._open = 0  # claimed here, and not yet written
+        self._unwritten: dict[str, int] = {}  # those of them that were POSTed, and at which attempt
         self._after = ""  # the source that was served last
         self._changed = asyncio.Event()  # a place is free, or an answer has come
         self._stopping = asyncio.Event()
         self._claims_ended = asyncio.Event()
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches(
-            "outcomes", self._write_outcomes, (OPEN - 1) * concurrency, self._written, metrics=metrics, pace_s=PACE_S
+            "outcomes", self._write_outcomes, (OPEN - 1) * concurrency, self._poisoned, metrics=metrics, pace_s=PACE_S
         )
         # Apart from the outcomes, which must not wait for a hub that answers slowly.
         self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, metrics=metrics, pace_s=PACE_S)
@@ -142,7 +143,7 @@ class Submitter:
         if len(self._posts) > self._concurrency // 2:
             await asyncio.sleep(GATHER_S)
         while not self._stopping.is_set():
-            free = min(self._concurrency - len(self._posts), self._most_open - self._open)
+            free = min(self._concurrency - len(self._posts), OPEN * self._concurrency - self._open)
             permit = self._gatekeeper.permit(free)
             if permit is not None:
                 return permit
@@ -168,19 +169,21 @@ class Submitter:
             post = Post(ticket, item.request.target_namespace)
             task = asyncio.create_task(self._post(item, post))
             self._posts.add(task)
-            task.add_done_callback(self._posted)
+            task.add_done_callback(partial(self._posted, item))
         return claims
 
-    def _posted(self, task: asyncio.Task[None]) -> None:
+    def _posted(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
         self._posts.discard(task)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # The outcome was not handed over: the claim will run out and the request be looked for upstream.
             log.error("submitter.post_broken", exc_info=error)
-            self._written()
+            self._written(claimed)
 
-    def _written(self, *_: object) -> None:
+    def _written(self, claimed: Claimed) -> None:
         self._open -= 1
+        if self._unwritten.get(claimed.request.request_id) == claimed.request.attempts:
+            del self._unwritten[claimed.request.request_id]
         self._changed.set()
 
     async def _post(self, claimed: Claimed, post: Post) -> None:
@@ -208,6 +211,9 @@ class Submitter:
             ), None
         if not self._gatekeeper.lets_through(post):
             return NotSent("submission was paused before the POST was begun", utc_now(), request.attempts), None
+        if request.request_id in self._unwritten:
+            return NotSent("the answer to its last POST is not yet written", utc_now(), request.attempts), None
+        self._unwritten[request.request_id] = request.attempts
         began = time.monotonic()
         submission = await self._hub.submit(request, claimed.input)
         took = time.monotonic() - began
@@ -234,7 +240,7 @@ class Submitter:
             log.info("outcomes.batch", size=len(batch))
         now = utc_now()
         for claimed, fact in batch:
-            self._written()
+            self._written(claimed)
             if isinstance(fact, HubAccepted):
                 self._submitting((now - claimed.began_at).total_seconds())
                 for generation_id in fact.generation_ids:
@@ -243,6 +249,10 @@ class Submitter:
                 self._metrics.spend(claimed.request.model, len(fact.generation_ids), each)
             elif isinstance(fact, OutcomeUnknown):
                 self._metrics.doubts_opened.labels("post").inc()
+
+    def _poisoned(self, item: tuple[Claimed, Fact]) -> None:
+        """It breaks the writing: the claim will run out and the request be looked for upstream."""
+        self._written(item[0])
 
     async def _close_gaps(self, batch: list[tuple[str, datetime]]) -> None:
         await self._gap.close_for(dict(batch))

@@ -192,11 +192,9 @@ class Undecidable(NotTaken):
 class AnsweredLate(Workload):
     """An answer that comes when the request is to be submitted again: the hub did not show for long what it had taken.
 
-    With one slot the request waits until the answer has been written. Killed before that it is bought twice, which is
-    one of the two causes that are written down: a hub that shows a generation later than the grace.
+    The replica that has the answer does not POST beside it. Killed before it was written the request is bought twice,
+    which is one of the two causes that are written down: a hub that shows a generation later than the grace.
     """
-
-    variables: Mapping[str, str] = {"DROVER_SUBMIT_CONCURRENCY": "1"}
 
     async def prepare(self, scene: Scene) -> None:
         scene.hub.faults.hidden_s = HOURS

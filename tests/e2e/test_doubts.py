@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from service.app import App
+from service.clock import utc_now
 from service.domain.patience import Patience
 from service.sandbox import Faults, Sandbox, SandboxOptions
 from service.sandbox.models.edits import UPSCALER
@@ -30,6 +34,28 @@ async def in_doubt(app: App) -> None:
 def statuses(hub: Sandbox) -> list[str]:
     """Of the generations, in the order in which they were bought."""
     return [generation["status"] for generation in hub.ledger()["generations"]]
+
+
+def prompts(hub: Sandbox) -> list[str]:
+    """Of the generations, in the order in which they were bought."""
+    return [generation["parameters"]["prompt"] for generation in hub.ledger()["generations"]]
+
+
+async def posted(hub: Sandbox, count: int) -> None:
+    """Until the hub has taken so many."""
+    async with asyncio.timeout(10):
+        while len(hub.ledger()["generations"]) < count:
+            await asyncio.sleep(0.01)  # the ledger tells nobody
+
+
+@asynccontextmanager
+async def sql_of(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection of the test's own."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def test_lost_answers_are_found_at_the_hub_and_nothing_is_bought_twice(
@@ -152,6 +178,30 @@ async def test_what_the_hub_shows_only_after_the_grace_was_bought_twice_and_that
             assert told == 1
     assert statuses(slow)[0] == "cancelled"
     assert len(statuses(slow)) == 2
+
+
+async def test_a_request_is_not_posted_again_by_the_replica_that_holds_its_answer_unwritten(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    hub.faults = Faults(answer_delay_s=0.5, hidden_s=3600)
+    variables = environment(amqp_url, database_url, hub.url, **QUICK)
+    async with running(variables), Team(amqp_url) as team, sql_of(database_url) as lock, sql_of(database_url) as sql:
+        await team.send({"request_id": "first", "input": {"prompt": "x"}})
+        await posted(hub, 1)
+        async with lock.transaction(), asyncio.timeout(30):
+            # No outcome of the first can be written, nor any behind it.
+            await lock.execute("select from requests where request_id = 'first' for update")
+            await team.send({"request_id": "second", "input": {"prompt": "y"}})
+            await posted(hub, 2)
+            await sql.execute("update requests set claim_expires_at = $1 where request_id = 'second'", utc_now())
+            while await sql.fetchval("select attempts from requests where request_id = 'second'") < 2:
+                await asyncio.sleep(0.05)  # what is looked for in vain has no event
+            await team.send({"request_id": "third", "input": {"prompt": "z"}})  # claimed after it
+            while "z" not in prompts(hub):
+                await asyncio.sleep(0.02)
+        ends = [name_of(await team.end_of(name, 30)) for name in ("first", "second", "third")]
+    assert ends == ["succeeded"] * 3
+    assert prompts(hub) == ["x", "y", "z"]
 
 
 async def test_killed_with_posts_under_way_everything_ends_and_nothing_is_bought_twice(
