@@ -1,8 +1,8 @@
 """Publishes the outbox, in order within each request, with confirms; a row that cannot be published waits apart.
 
-While more waits than one batch holds, the next one is read as the last is being confirmed: else a relay would spend
-most of its time waiting, and several replicas would take in faster than the one that leads can tell. Two batches never
-hold events of the same request.
+What comes while a batch is being confirmed is the next batch, and does not wait for that: a busy broker confirms after
+some tenths of a second what it has passed on long before. Two batches never hold events of the same request. In a batch
+the ends go first, since somebody waits for them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Tally:
     published: list[OutboxRow] = field(default_factory=list)
     failed: list[tuple[OutboxRow, str]] = field(default_factory=list)
     cut_off: str | None = None  # the broker went away: of these nobody knows, and the rest was not tried
+    lapsed: bool = False  # the term was over before it was marked: all of it will be published again
 
     def count(self, row: OutboxRow, error: Exception | None) -> None:
         """Notes the outcome of one."""
@@ -67,16 +68,16 @@ class Relay:
         self._pace = Pace(PACE_S, EVENTS * BUSY_PER_S)
         self._reading = asyncio.Lock()  # a drain beside the loop would read the same rows
         self._in_hand: dict[int, OutboxRow] = {}  # read here, and not yet marked
-        self._under_way: set[asyncio.Task[int]] = set()
+        self._left = True  # there may be more than was taken
+        self._under_way: set[asyncio.Task[Tally]] = set()
 
     async def run(self) -> None:
         """Publishes until cancelled."""
         failures = 0
         while True:
-            self._wakeups.events.clear()
             try:
-                while await self.run_once():
-                    failures = 0
+                await self.run_once()
+                failures = 0
             except TransientError as error:
                 failures += 1
                 self._metrics.batch_failures.labels("relay").inc()
@@ -95,45 +96,66 @@ class Relay:
             log.warning("relay.not_emptied", reason=str(error))
 
     async def run_once(self) -> int:
-        """Publishes what is due; answers how many events. With a full batch under way, the next one is begun at once.
+        """Publishes what is due, and what comes until that is done; answers how many events.
         BrokerUnavailableError when the broker went away meanwhile."""
-        began, published = time.monotonic(), 0
-        last: asyncio.Task[int] | None = None
+        published, self._left = 0, True
+        batches: set[asyncio.Task[Tally]] = set()
         try:
-            while rows := await self._take():
-                before, last = last, self._begin(rows)
-                if before is not None:
-                    if not (done := await before):  # nothing of a full batch: not now
-                        break
-                    published += done
+            while True:
+                began = time.monotonic()
+                if rows := await self._take():
+                    batches.add(self._begin(rows))
+                    rest = self._pace.rest(len(rows), began, time.monotonic())
+                    await asyncio.sleep(rest if len(rows) < self._batch_limit else 0)
+                if not batches:
+                    return published
                 if len(rows) < self._batch_limit:
-                    break
-            if last is not None:
-                published += await last
+                    await self._progress(batches)
+                for batch in [batch for batch in batches if batch.done()]:
+                    batches.discard(batch)
+                    tally = await batch
+                    if tally.lapsed:  # pause, or the same events would go out in a tight loop
+                        return published
+                    published += len(tally.published)
         finally:
-            if last is not None:
-                last.cancel()  # unless it is done
-                await asyncio.wait([last])
-        rest = self._pace.rest(published, began, time.monotonic())
-        if rest and published < self._batch_limit:
-            await asyncio.sleep(rest)
-        return published
+            for batch in batches:
+                batch.cancel()  # unless it is done
+            if batches:
+                await asyncio.wait(batches)
+
+    async def _progress(self, batches: Iterable[asyncio.Task[Tally]]) -> None:
+        """Waits until a batch has ended, or there is more to publish and room for it."""
+        more = asyncio.create_task(self._wakeups.events.wait())
+        try:
+            waiting = [*batches, more] if self._has_room() else batches
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            more.cancel()
+
+    def _has_room(self) -> bool:
+        """No more than two full batches are in hand."""
+        return len(self._in_hand) <= self._batch_limit
 
     async def _take(self) -> list[OutboxRow]:
-        """The next events, in hand from here on; none of a request of which one is in hand already."""
+        """The next events, in hand from here on; none of a request of which one is in hand already, and none while too
+        many are."""
         async with self._reading:
-            rows = await self._events.due(self._batch_limit, utc_now(), self._in_hand)
+            if not self._has_room() or not (self._left or self._wakeups.events.is_set()):
+                return []
+            self._wakeups.events.clear()
+            due = await self._events.due(self._batch_limit, utc_now(), self._in_hand)
             held = {row.event.request_id for row in self._in_hand.values() if row.event.stored}
-            rows = [row for row in rows if not (row.event.stored and row.event.request_id in held)]
+            rows = [row for row in due if not (row.event.stored and row.event.request_id in held)]
+            self._left = len(due) == self._batch_limit or len(rows) < len(due)
             self._in_hand |= {row.row_id: row for row in rows}
             return rows
 
-    def _begin(self, rows: Sequence[OutboxRow]) -> asyncio.Task[int]:
+    def _begin(self, rows: Sequence[OutboxRow]) -> asyncio.Task[Tally]:
         """Publishes them from here on. They are out of hand once that has ended, however it did."""
         batch = asyncio.create_task(self._publish_batch(rows))
         self._under_way.add(batch)
 
-        def ended(_: asyncio.Task[int]) -> None:
+        def ended(_: asyncio.Task[Tally]) -> None:
             self._under_way.discard(batch)
             for row in rows:
                 del self._in_hand[row.row_id]
@@ -143,25 +165,25 @@ class Relay:
         batch.add_done_callback(ended)
         return batch
 
-    async def _publish_batch(self, rows: Sequence[OutboxRow]) -> int:
+    async def _publish_batch(self, rows: Sequence[OutboxRow]) -> Tally:
         began = time.monotonic()
         tally = Tally()
-        chains = _chains(rows)
+        chains = sorted(_chains(rows), key=_tells_no_end)
         while chains and tally.cut_off is None:  # of each request one event at a time: the next after its confirm
             went = await self._publish([chain.popleft() for chain in chains], tally)
             chains = [chain for chain, gone in zip(chains, went, strict=True) if gone and chain]
         marked = await self._mark(tally)
         self._metrics.batch("relay", len(rows), time.monotonic() - began)
         if tally.published:  # the oldest of a batch has waited longest
-            self._publishing((utc_now() - tally.published[0].created_at).total_seconds())
+            self._publishing((utc_now() - rows[0].created_at).total_seconds())
         if len(rows) > 1:
             log.info("relay.batch", size=len(rows), published=len(tally.published))
         if tally.cut_off is not None:
             raise BrokerUnavailableError(tally.cut_off)
-        if tally.published and not marked:  # the term is over: pause, or the same events would go out in a tight loop
+        if tally.published and not marked:
+            tally.lapsed = True
             log.warning("relay.not_marked", term=self._term, published=len(tally.published))
-            return 0
-        return len(tally.published)
+        return tally
 
     async def _publish(self, rows: Sequence[OutboxRow], tally: Tally) -> list[bool]:
         """Publishes these events at once; answers of each whether it is out."""
@@ -217,3 +239,7 @@ def _chains(rows: Iterable[OutboxRow]) -> list[deque[OutboxRow]]:
         key = row.event.request_id if row.event.stored else row.row_id
         chains.setdefault(key, deque()).append(row)
     return list(chains.values())
+
+
+def _tells_no_end(chain: Sequence[OutboxRow]) -> bool:
+    return not chain[0].event.terminal

@@ -43,7 +43,12 @@ pytestmark = pytest.mark.asyncio
 
 @asynccontextmanager
 async def relaying(
-    url: str, outbox: Outbox, lease: LeaseStore, metrics: Metrics | None = None, batch_limit: int = 500
+    url: str,
+    outbox: Outbox,
+    lease: LeaseStore,
+    metrics: Metrics | None = None,
+    batch_limit: int = 500,
+    wakeups: Wakeups | None = None,
 ) -> AsyncIterator[tuple[Relay, RabbitBus]]:
     """A relay of the present leader on a connected bus; it runs only when told to."""
     term = await lease.take(600)
@@ -52,7 +57,8 @@ async def relaying(
     running = asyncio.create_task(bus.run())
     await bus.wait_connected(10)
     try:
-        yield Relay(outbox, bus, Wakeups(), metrics or Metrics(), term=term, batch_limit=batch_limit), bus
+        given = (wakeups or Wakeups(), metrics or Metrics())
+        yield Relay(outbox, bus, *given, term=term, batch_limit=batch_limit), bus
     finally:
         running.cancel()
         with suppress(asyncio.CancelledError):
@@ -137,6 +143,42 @@ async def test_while_a_full_batch_waits_for_its_confirms_the_next_is_published_a
         running.cancel()
         await team.wait_for(lambda heard: len(heard.events) == 40)
     assert len({event["id"] for event in team.events}) == 40
+
+
+async def test_what_comes_while_a_batch_waits_for_its_confirms_is_published_unless_it_is_of_the_same_request(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, cable: Cable, amqp_url: str
+) -> None:
+    now, wakeups = utc_now() - timedelta(seconds=1), Wakeups()
+    (request,) = await claimed(store, "r-1", now=now)
+    async with Team(amqp_url) as team, relaying(cable.url, outbox, lease, wakeups=wakeups) as (relay, _):
+        cable.hold_answers()
+        running = asyncio.create_task(relay.run())
+        await team.wait_for(lambda heard: len(heard.events) == 1)
+        await store.apply([decided(request, accepted_by_hub("r-1"), now=now)], now)
+        await stored(store, "r-2", now=now)
+        wakeups.events.set()
+        await team.wait_for(lambda heard: len(heard.events) == 2)
+        assert [name_of(event) for event in team.of("r-2")] == ["accepted"]
+        cable.pass_answers()
+        await team.wait_for(lambda heard: len(heard.events) == 3)
+        assert [name_of(event) for event in team.of("r-1")] == ["accepted", "submitted"]
+        await relay.drain()
+        running.cancel()
+    assert await outbox.backlog(100) == 0
+
+
+async def test_ends_are_published_before_what_else_is_in_the_batch(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, amqp_url: str
+) -> None:
+    now = utc_now() - timedelta(seconds=1)
+    async with relaying(amqp_url, outbox, lease) as (relay, _), Team(amqp_url) as team:
+        (request,) = await submitted(store, "old", now=now)
+        assert await relay.run_once() == 2
+        await stored(store, *(f"new-{number}" for number in range(5)), now=now)
+        await store.apply([decided(request, succeeded("g-old-0"), now=now)], now)
+        assert await relay.run_once() == 6
+        await team.wait_for(lambda heard: len(heard.events) == 8)
+    assert [name_of(event) for event in team.events[2:]] == ["succeeded", *["accepted"] * 5]
 
 
 async def test_a_relay_that_is_ended_in_the_middle_publishes_the_same_again_when_it_is_begun_anew(
