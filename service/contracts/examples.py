@@ -215,9 +215,9 @@ def _encoded(emission: Emission, now: datetime) -> bytes:
     return encode_event(emission.name, emission.request, event_id, now).body
 
 
-def _event_id(now: datetime, number: int) -> UUID:
+def _event_id(now: datetime, number: int) -> str:
     """A UUIDv7 (RFC 9562, section 5.7) whose random part is a number."""
-    return UUID(int=int(now.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62 | number)
+    return str(UUID(int=int(now.timestamp() * 1000) << 80 | 0x7 << 76 | 0b10 << 62 | number))
 
 
 def _ids(count: int) -> HubAccepted:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from uuid import UUID
 
 from msgspec import Struct
 
@@ -74,7 +73,7 @@ class OutboxEvent(Struct, frozen=True):
     `routing_key` None: it goes to `reply_to` alone.
     """
 
-    event_id: UUID
+    event_id: str  # a UUID
     request_id: str
     sequence: int
     routing_key: str | None

@@ -1,6 +1,7 @@
 """The words of the state machine: states, outputs, and a request as decisions see it.
 
 The names are spelled alike here, in SQL (`request_state`, `output_status`) and in events; a test compares them.
+What each request asks of them many times is an attribute of the member, since a set hashes a member by slow code.
 """
 
 from __future__ import annotations
@@ -27,13 +28,9 @@ class RequestState(StrEnum):
     CANCELLED = "cancelled"  # nobody: ended
     EXPIRED = "expired"  # nobody: ended
 
-    @property
-    def ended(self) -> bool:
+    def __init__(self, word: str) -> None:
+        self.ended = word in ("succeeded", "failed", "cancelled", "expired")
         """True once the terminal event is written; nothing changes the row any more."""
-        return self in ENDED
-
-
-ENDED = frozenset({RequestState.SUCCEEDED, RequestState.FAILED, RequestState.CANCELLED, RequestState.EXPIRED})
 
 
 class OutputStatus(StrEnum):
@@ -45,13 +42,9 @@ class OutputStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
+    def __init__(self, word: str) -> None:
+        self.ended = word not in ("queued", "processing")
         """True once the hub will do no more for it."""
-        return self not in ACTIVE
-
-
-ACTIVE = frozenset({OutputStatus.QUEUED, OutputStatus.PROCESSING})
 
 
 class StopCause(StrEnum):
@@ -73,10 +66,9 @@ class EventName(StrEnum):
     EXPIRED = "generation.expired"
     REJECTED = "generation.rejected"
 
-    @property
-    def terminal(self) -> bool:
+    def __init__(self, word: str) -> None:
+        self.terminal = word not in ("generation.accepted", "generation.submitted", "generation.output")
         """True for the names after which a request emits nothing new."""
-        return self not in (EventName.ACCEPTED, EventName.SUBMITTED, EventName.OUTPUT)
 
 
 class Fault(Struct, frozen=True):

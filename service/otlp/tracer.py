@@ -136,7 +136,7 @@ class OtlpTracing(Tracing):
             "messaging.system": "rabbitmq",
             "messaging.operation.name": "publish",
             "messaging.operation.type": "send",
-            "messaging.message.id": str(event.event_id),
+            "messaging.message.id": event.event_id,
             "messaging.rabbitmq.destination.routing_key": event.type,
             "drover.request_id": event.request_id,
         }

@@ -7,12 +7,12 @@ from datetime import datetime
 from msgspec import Struct
 
 from service.domain.standing import Standing, Waiting
-from service.domain.states import ENDED, RequestState
+from service.domain.states import RequestState
 from service.postgres.database import Database
 from service.postgres.reader import RequestReader
 
 MOST_EVENTS = MOST_REQUESTS = 100_000  # counted no further; requests: of each state
-OPEN = [state.value for state in RequestState if state not in ENDED]
+OPEN = [state.value for state in RequestState if not state.ended]
 
 
 class Overview(Struct, frozen=True):

@@ -78,7 +78,7 @@ class RabbitBus:
                 event.routing_key or "",
                 event.body,
                 event.terminal,
-                str(event.event_id),
+                event.event_id,
                 event.type,
                 CLOUDEVENTS_JSON,
                 event.correlation_id,
@@ -198,7 +198,7 @@ def _properties(event: OutboxEvent) -> Properties:
     return Properties(
         delivery_mode=PERSISTENT,
         content_type=CLOUDEVENTS_JSON,
-        message_id=str(event.event_id),
+        message_id=event.event_id,
         correlation_id=event.correlation_id,
         message_type=event.type,
         headers={**_trace(event)},

@@ -15,6 +15,7 @@ from pamqp.base import Frame
 
 Properties = aiormq.spec.Basic.Properties
 SIZES = {"octet": 1, "timestamp": 8}
+KINDS = tuple((name, Properties.flags[name], getattr(Properties, f"_{name}")) for name in Properties.__slots__)
 Encoded = Mapping[str, bytes]  # properties by name, each as it is on the wire
 
 
@@ -51,10 +52,9 @@ def tolerate_odd_properties() -> None:
 
 def _unmarshal(self: Properties, flags: int, data: bytes) -> None:
     encoded: dict[str, bytes] = {}
-    for name in self.__slots__:
-        if not flags & self.flags[name]:
+    for name, flag, kind in KINDS:
+        if not flags & flag:
             continue
-        kind = getattr(type(self), f"_{name}")
         value: object
         try:
             size, value = decode.by_type(data, kind)

@@ -8,7 +8,7 @@ from datetime import datetime
 from uuid import UUID, uuid5
 
 import orjson
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from service.domain.decisions import Emission
 from service.domain.errors import ErrorCode
@@ -22,12 +22,12 @@ REJECTIONS = UUID("6f0f5bb2-6d1b-5c0e-8f6f-3f3cf7c3a0d1")  # the namespace of re
 
 def encode_emissions(emissions: Iterable[Emission], now: datetime) -> list[OutboxEvent]:
     """Outbox events of one decision, each with a new UUIDv7; only the terminal one is also replied."""
-    return [encode_event(emission.name, emission.request, uuid7(), now) for emission in emissions]
+    return [encode_event(emission.name, emission.request, str(uuid7()), now) for emission in emissions]
 
 
 def encode_accepted(request: Request, now: datetime) -> OutboxEvent:
     """The event that says: stored, cannot be lost any more."""
-    return encode_event(EventName.ACCEPTED, request, uuid7(), now)
+    return encode_event(EventName.ACCEPTED, request, str(uuid7()), now)
 
 
 def encode_rejected(
@@ -58,19 +58,19 @@ def encode_rejected(
     )
     parts = (message.body, message.message_id, message.correlation_id, message.reply_to, fault.code.value)
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()
-    return encode_event(EventName.REJECTED, request, uuid5(REJECTIONS, digest), now, reply_only=reply_only)
+    return encode_event(EventName.REJECTED, request, str(uuid5(REJECTIONS, digest)), now, reply_only=reply_only)
 
 
 def encode_event(
-    name: EventName, request: Request, event_id: UUID, now: datetime, *, reply_only: bool = False
+    name: EventName, request: Request, event_id: str, now: datetime, *, reply_only: bool = False
 ) -> OutboxEvent:
     """One event under an id that the caller gives; `reply_only`: for `reply_to` alone."""
-    kind = f"drover.{name.value}.v1"
+    word = name.value
     document: dict[str, object] = {
         "specversion": "1.0",
-        "id": str(event_id),
+        "id": event_id,
         "source": "drover",
-        "type": kind,
+        "type": f"drover.{word}.v1",
         "time": now,
         "datacontenttype": "application/json",
         "sequence": f"{request.sequence:010d}",
@@ -84,8 +84,8 @@ def encode_event(
         event_id=event_id,
         request_id=request.request_id,
         sequence=request.sequence,
-        routing_key=None if reply_only else name.value,
-        type=name.value,
+        routing_key=None if reply_only else word,
+        type=word,
         body=dumps(document),
         terminal=name.terminal,
         correlation_id=request.correlation_id,

@@ -69,7 +69,7 @@ class Way:
             traceparent=self._message.traceparent,
         )
         name = "generation.succeeded"
-        self._event = OutboxEvent(UUID(int=7), "r-1", 3, name, name, b"", True, traceparent=TRACEPARENT + flags)
+        self._event = OutboxEvent(str(UUID(int=7)), "r-1", 3, name, name, b"", True, traceparent=TRACEPARENT + flags)
 
     def off(self) -> None:
         """As many looks at `on` as the loops have."""

@@ -60,7 +60,7 @@ async def team(bus: RabbitBus, amqp_url: str) -> AsyncIterator[Team]:
 def event(name: str = "succeeded", **fields: Any) -> OutboxEvent:
     """An event about `r-1`."""
     terminal = name not in ("accepted", "submitted", "output")
-    given = {"event_id": uuid4(), "request_id": "r-1", "sequence": 1, "body": b'{"type":"x"}', "terminal": terminal}
+    given = {"event_id": str(uuid4()), "request_id": "r-1", "sequence": 1, "body": b'{"type":"x"}', "terminal": terminal}
     return OutboxEvent(**{**given, "routing_key": f"generation.{name}", "type": f"generation.{name}", **fields})
 
 
@@ -72,7 +72,7 @@ async def publish(bus: RabbitBus, *events: OutboxEvent) -> None:
 
 
 async def test_an_event_arrives_with_the_properties_of_the_contract(bus: RabbitBus, team: Team) -> None:
-    sent = event(event_id=UUID(int=7), correlation_id="c", traceparent="00-a-b-01", body=b'{"type":"drover.x.v1"}')
+    sent = event(event_id=str(UUID(int=7)), correlation_id="c", traceparent="00-a-b-01", body=b'{"type":"drover.x.v1"}')
     await publish(bus, sent)
     await team.wait_for(lambda heard: bool(heard.events))
     (message,) = team.messages

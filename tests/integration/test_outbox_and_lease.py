@@ -50,7 +50,7 @@ async def test_a_back_off_is_counted_on_the_event_itself(store: RequestStore, ou
 async def test_a_rejection_that_waits_holds_back_no_request_of_the_same_id(store: RequestStore, outbox: Outbox) -> None:
     """A rejected message reserves nothing, so its id may come again and live while its answer waits."""
     answer = OutboxEvent(
-        UUID(int=1), "r-1", 1, "generation.rejected", "generation.rejected", b"{}", terminal=True, stored=False
+        str(UUID(int=1)), "r-1", 1, "generation.rejected", "generation.rejected", b"{}", terminal=True, stored=False
     )
     await store.insert_answers([answer], NOW)
     (row,) = await outbox.due(1, NOW)

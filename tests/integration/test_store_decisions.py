@@ -194,7 +194,7 @@ async def test_what_goes_with_no_request_goes_by_its_own_age_once_it_is_publishe
 ) -> None:
     await ended(store, "r-1")
     await store.repeat_ends([Cancel("r-1")], NOW)
-    answer = OutboxEvent(UUID(int=1), "bad", 1, "k", "k", b"{}", terminal=True, stored=False)
+    answer = OutboxEvent(str(UUID(int=1)), "bad", 1, "k", "k", b"{}", terminal=True, stored=False)
     await store.insert_answers([answer, answer], NOW)
     await sql.execute("delete from unpublished where row_id < (select max(row_id) from unpublished)")
     assert await store.delete_old("delete_old_answers", NOW, 10) == 0

@@ -133,7 +133,7 @@ async def test_answers_to_messages_that_were_not_accepted_may_name_the_same_id_m
     store: RequestStore, outbox: Outbox
 ) -> None:
     answer = OutboxEvent(
-        UUID(int=1), "r-1", 1, "generation.rejected", "generation.rejected", b"{}", terminal=True, stored=False
+        str(UUID(int=1)), "r-1", 1, "generation.rejected", "generation.rejected", b"{}", terminal=True, stored=False
     )
     await store.insert_answers([answer, answer], NOW)
     await stored(store, "r-1")

@@ -290,7 +290,7 @@ def test_a_doubt_is_drawn_from_its_beginning_with_how_it_ended(
 
 def an_event(request: Request) -> OutboxEvent:
     """A terminal event of a request."""
-    return encode_event(EventName.SUCCEEDED, request, UUID(int=7), NOW)
+    return encode_event(EventName.SUCCEEDED, request, str(UUID(int=7)), NOW)
 
 
 def test_an_event_carries_the_context_of_its_own_publication(tracing: OtlpTracing, kept: Kept) -> None:

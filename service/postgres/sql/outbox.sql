@@ -9,7 +9,7 @@ select
 from unpublished u
 cross join lateral (
     select
-        e.event_id, e.routing_key, e.type, e.body, e.terminal, e.correlation_id, e.reply_to, e.traceparent,
+        e.event_id::text, e.routing_key, e.type, e.body, e.terminal, e.correlation_id, e.reply_to, e.traceparent,
         e.tracestate, e.created_at
     from outbox e
     where e.row_id = u.row_id
