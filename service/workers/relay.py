@@ -98,30 +98,37 @@ class Relay:
     async def run_once(self) -> int:
         """Publishes what is due, and what comes until that is done; answers how many events.
         BrokerUnavailableError when the broker went away meanwhile."""
-        published, self._left = 0, True
         batches: set[asyncio.Task[Tally]] = set()
         try:
-            while True:
-                began = time.monotonic()
-                if rows := await self._take():
-                    batches.add(self._begin(rows))
-                    rest = self._pace.rest(len(rows), began, time.monotonic())
-                    await asyncio.sleep(rest if len(rows) < self._batch_limit else 0)
-                if not batches:
-                    return published
-                if len(rows) < self._batch_limit:
-                    await self._progress(batches)
-                for batch in [batch for batch in batches if batch.done()]:
-                    batches.discard(batch)
-                    tally = await batch
-                    if tally.lapsed:  # pause, or the same events would go out in a tight loop
-                        return published
-                    published += len(tally.published)
+            return await self._publish_due(batches)
+        except TransientError:
+            if batches:  # what they publish is to be marked, and not published once more
+                await asyncio.wait(batches)
+            raise
         finally:
             for batch in batches:
                 batch.cancel()  # unless it is done
             if batches:
                 await asyncio.wait(batches)
+
+    async def _publish_due(self, batches: set[asyncio.Task[Tally]]) -> int:
+        published, self._left = 0, True
+        while True:
+            for batch in [batch for batch in batches if batch.done()]:
+                batches.discard(batch)
+                tally = batch.result()
+                if tally.lapsed:  # pause, or the same events would go out in a tight loop
+                    return published
+                published += len(tally.published)
+            began = time.monotonic()
+            if rows := await self._take():
+                batches.add(self._begin(rows))
+                rest = self._pace.rest(len(rows), began, time.monotonic())
+                await asyncio.sleep(rest if len(rows) < self._batch_limit else 0)
+            if not batches:
+                return published
+            if len(rows) < self._batch_limit:
+                await self._progress(batches)
 
     async def _progress(self, batches: Iterable[asyncio.Task[Tally]]) -> None:
         """Waits until a batch has ended, or there is more to publish and room for it."""

@@ -60,7 +60,13 @@ async def team(bus: RabbitBus, amqp_url: str) -> AsyncIterator[Team]:
 def event(name: str = "succeeded", **fields: Any) -> OutboxEvent:
     """An event about `r-1`."""
     terminal = name not in ("accepted", "submitted", "output")
-    given = {"event_id": str(uuid4()), "request_id": "r-1", "sequence": 1, "body": b'{"type":"x"}', "terminal": terminal}
+    given = {
+        "event_id": str(uuid4()),
+        "request_id": "r-1",
+        "sequence": 1,
+        "body": b'{"type":"x"}',
+        "terminal": terminal,
+    }
     return OutboxEvent(**{**given, "routing_key": f"generation.{name}", "type": f"generation.{name}", **fields})
 
 

@@ -49,11 +49,12 @@ async def relaying(
     metrics: Metrics | None = None,
     batch_limit: int = 500,
     wakeups: Wakeups | None = None,
+    confirm_timeout_s: float = 10.0,
 ) -> AsyncIterator[tuple[Relay, RabbitBus]]:
     """A relay of the present leader on a connected bus; it runs only when told to."""
     term = await lease.take(600)
     assert term is not None
-    bus = RabbitBus(url)
+    bus = RabbitBus(url, confirm_timeout_s=confirm_timeout_s)
     running = asyncio.create_task(bus.run())
     await bus.wait_connected(10)
     try:
@@ -164,6 +165,29 @@ async def test_what_comes_while_a_batch_waits_for_its_confirms_is_published_unle
         assert [name_of(event) for event in team.of("r-1")] == ["accepted", "submitted"]
         await relay.drain()
         running.cancel()
+    assert await outbox.backlog(100) == 0
+
+
+async def test_a_batch_that_is_given_up_does_not_take_the_next_one_with_it(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, cable: Cable, amqp_url: str
+) -> None:
+    now, wakeups, timeout_s = utc_now() - timedelta(seconds=1), Wakeups(), 1.0
+    late = relaying(cable.url, outbox, lease, wakeups=wakeups, confirm_timeout_s=timeout_s)
+    async with Team(amqp_url) as team, late as (relay, _):
+        cable.hold_answers()
+        await stored(store, "r-1", now=now)
+        running = asyncio.create_task(relay.run())
+        await team.wait_for(lambda heard: len(heard.events) == 1)
+        await asyncio.sleep(0.6 * timeout_s)
+        await stored(store, "r-2", now=now)
+        wakeups.events.set()
+        await team.wait_for(lambda heard: len(heard.events) == 2)
+        await asyncio.sleep(0.6 * timeout_s)  # the first has waited for too long by now, the second has not
+        cable.pass_answers()
+        await team.wait_for(lambda heard: len(heard.of("r-1")) == 2)
+        await relay.drain()
+        running.cancel()
+    assert len(team.of("r-2")) == 1
     assert await outbox.backlog(100) == 0
 
 
