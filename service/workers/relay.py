@@ -69,20 +69,19 @@ class Relay:
         self._reading = asyncio.Lock()  # a drain beside the loop would read the same rows
         self._in_hand: dict[int, OutboxRow] = {}  # read here, and not yet marked
         self._left = True  # there may be more than was taken
+        self._failures = 0  # since anything was published
         self._under_way: set[asyncio.Task[Tally]] = set()
 
     async def run(self) -> None:
         """Publishes until cancelled."""
-        failures = 0
         while True:
             try:
                 await self.run_once()
-                failures = 0
             except TransientError as error:
-                failures += 1
+                self._failures += 1
                 self._metrics.batch_failures.labels("relay").inc()
-                log.warning("relay.delayed", reason=str(error), failures=failures)
-                await asyncio.sleep(Backoff(first=0.2, limit=5).jittered(failures))
+                log.warning("relay.delayed", reason=str(error), failures=self._failures)
+                await asyncio.sleep(Backoff(first=0.2, limit=5).jittered(self._failures))
             else:
                 await self._wakeups.events.wait()
 
@@ -120,6 +119,7 @@ class Relay:
                 if tally.lapsed:  # pause, or the same events would go out in a tight loop
                     return published
                 published += len(tally.published)
+                self._failures = 0  # here, since under load this goes on for hours
             began = time.monotonic()
             if rows := await self._take():
                 batches.add(self._begin(rows))
