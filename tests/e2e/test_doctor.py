@@ -6,11 +6,9 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -21,6 +19,7 @@ from tests.integration.builders import as_user
 from tests.support.command import drover
 from tests.support.replica import environment, running
 from tests.support.servers import Servers
+from tests.support.sql import connected
 
 pytestmark = pytest.mark.asyncio
 PASSWORD = "tr0ub4dor"
@@ -44,16 +43,6 @@ async def stranger(servers: Servers, amqp_url: str) -> AsyncIterator[str]:
     await servers.manage("PUT", f"/api/users/{name}", body)
     yield as_user(amqp_url, name, PASSWORD)
     await servers.manage("DELETE", f"/api/users/{name}")
-
-
-@asynccontextmanager
-async def connected(url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A plain connection, to meddle."""
-    connection = await asyncpg.connect(url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def examined(variables: dict[str, str], code: int = 1) -> Checks:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
-import asyncpg
 import pytest
 
 from service.app import App
@@ -19,6 +16,7 @@ from service.sandbox.models.edits import UPSCALER
 from service.sandbox.schemas import SEEDLESS
 from tests.support.bus import Team, name_of
 from tests.support.replica import KEY, Process, environment, running
+from tests.support.sql import connected
 
 pytestmark = pytest.mark.asyncio
 QUICK = {"DROVER_DOUBT_GRACE_S": "1"}
@@ -46,16 +44,6 @@ async def posted(hub: Sandbox, count: int) -> None:
     async with asyncio.timeout(10):
         while len(hub.ledger()["generations"]) < count:
             await asyncio.sleep(0.01)  # the ledger tells nobody
-
-
-@asynccontextmanager
-async def sql_of(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """A connection of the test's own."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def test_lost_answers_are_found_at_the_hub_and_nothing_is_bought_twice(
@@ -185,7 +173,12 @@ async def test_a_request_is_not_posted_again_by_the_replica_that_holds_its_answe
 ) -> None:
     hub.faults = Faults(answer_delay_s=0.5, hidden_s=3600)
     variables = environment(amqp_url, database_url, hub.url, **QUICK)
-    async with running(variables), Team(amqp_url) as team, sql_of(database_url) as lock, sql_of(database_url) as sql:
+    async with (
+        running(variables),
+        Team(amqp_url) as team,
+        connected(database_url) as lock,
+        connected(database_url) as sql,
+    ):
         await team.send({"request_id": "first", "input": {"prompt": "x"}})
         await posted(hub, 1)
         async with lock.transaction(), asyncio.timeout(30):
