@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -124,11 +125,17 @@ class Relay:
             if rows := await self._take():
                 batches.add(self._begin(rows))
                 rest = self._pace.rest(len(rows), began, time.monotonic())
-                await asyncio.sleep(rest if len(rows) < self._batch_limit else 0)
+                await self._rest(rest if len(rows) < self._batch_limit else 0)
             if not batches:
                 return published
             if len(rows) < self._batch_limit:
                 await self._progress(batches)
+
+    async def _rest(self, seconds: float) -> None:
+        """Lets more gather, until an end is written: ends have gathered before that, and somebody waits for them."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wakeups.ends.wait()
 
     async def _progress(self, batches: Iterable[asyncio.Task[Tally]]) -> None:
         """Waits until a batch has ended, or there is more to publish and room for it."""
@@ -150,6 +157,7 @@ class Relay:
             if not self._has_room() or not (self._left or self._wakeups.events.is_set()):
                 return []
             self._wakeups.events.clear()
+            self._wakeups.ends.clear()
             due = await self._events.due(self._batch_limit, utc_now(), self._in_hand)
             held = {row.event.request_id for row in self._in_hand.values() if row.event.stored}
             rows = [row for row in due if not (row.event.stored and row.event.request_id in held)]

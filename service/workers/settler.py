@@ -149,6 +149,8 @@ class Settler:
             self._unconfirmed |= {case.request_id: decision for case, decision in decisions}
             raise
         if any(decision.emissions for _, decision in decisions):
+            if any(decision.after.state.ended for _, decision in decisions):
+                self._wakeups.ends.set()
             self._wakeups.events.set()
             await self._elsewhere.wake_relay()
         lost, ended = [], 0

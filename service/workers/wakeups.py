@@ -21,6 +21,7 @@ class Wakeups:
 
     requests: asyncio.Event = field(default_factory=asyncio.Event)  # something may be claimed
     events: asyncio.Event = field(default_factory=asyncio.Event)  # something may be published
+    ends: asyncio.Event = field(default_factory=asyncio.Event)  # and an end is among it, which somebody waits for
     claims: asyncio.Event = field(default_factory=asyncio.Event)  # a claim ran out
     doubts: asyncio.Event = field(default_factory=asyncio.Event)  # a POST's outcome is to be found out
     stops: asyncio.Event = field(default_factory=asyncio.Event)  # a deadline passed, or outputs are to be ended

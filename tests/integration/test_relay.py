@@ -18,6 +18,7 @@ from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.telemetry import Metrics
+from service.workers.batches import Pace
 from service.workers.relay import Relay
 from service.workers.wakeups import Wakeups
 from tests.integration.builders import (
@@ -193,6 +194,27 @@ async def test_ends_are_published_before_what_else_is_in_the_batch(
         assert await relay.run_once() == 6
         await team.wait_for(lambda heard: len(heard.events) == 8)
     assert [name_of(event) for event in team.events[2:]] == ["succeeded", *["accepted"] * 5]
+
+
+async def test_a_busy_relay_lets_events_gather_until_there_is_an_end(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, amqp_url: str
+) -> None:
+    wakeups, now = Wakeups(), utc_now() - timedelta(seconds=1)
+    async with relaying(amqp_url, outbox, lease, wakeups=wakeups) as (relay, _), Team(amqp_url) as team:
+        relay._pace = Pace(600.0, busy_per_s=0.0)
+        requests = await submitted(store, *(f"r-{number}" for number in range(10)), now=now)
+        publishing = asyncio.create_task(relay.run())
+        await team.wait_for(lambda heard: len(heard.events) == 20)
+        await stored(store, "new", now=now)
+        wakeups.events.set()
+        with pytest.raises(TimeoutError):
+            await team.wait_for(lambda heard: len(heard.events) > 20, 0.3)
+        await store.apply([decided(requests[0], succeeded("g-r-0-0"), now=now)], now)
+        wakeups.ends.set()
+        await team.wait_for(lambda heard: len(heard.events) == 22)
+        publishing.cancel()
+        with suppress(asyncio.CancelledError):
+            await publishing
 
 
 async def test_a_relay_that_is_ended_in_the_middle_publishes_the_same_again_when_it_is_begun_anew(

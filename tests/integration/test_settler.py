@@ -87,6 +87,16 @@ async def test_the_answer_to_a_post_and_the_end_of_its_claim_at_once_agree_on_on
     assert await outbox.backlog(1000) == 40
 
 
+async def test_the_relay_is_told_of_ends_apart(store: RequestStore, outbox: Outbox) -> None:
+    wakeups = Wakeups()
+    settler = Settler(store, outbox, wakeups, Metrics(), elsewhere=Elsewhere(outbox))
+    (request,) = await claimed(store, "r-1")
+    await settler.settle([Case("r-1", [HubAccepted(("g-r-1-0",))], request)])
+    assert (wakeups.events.is_set(), wakeups.ends.is_set()) == (True, False)
+    await settler.settle_reports([succeeded("g-r-1-0")])
+    assert wakeups.ends.is_set()
+
+
 async def test_an_end_that_comes_before_its_ids_is_not_lost_in_either_order(
     store: RequestStore, outbox: Outbox, settler: Settler
 ) -> None:
