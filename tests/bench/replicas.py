@@ -121,7 +121,7 @@ async def _broker(stack: Stack, stage: Stage, nodes: int) -> AsyncIterator[Broke
     with contextlib.ExitStack() as held:
         cluster = await asyncio.to_thread(held.enter_context, private_cluster())
         async with Balancer(cluster) as balancer:
-            cluster.nodes[0].create_vhost("bench")
+            cluster.create_vhost("bench")
             yield Broker(balancer.url("bench"), {_node(node): node.pid or 0 for node in cluster.nodes})
 
 

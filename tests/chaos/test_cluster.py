@@ -52,7 +52,7 @@ async def vhost(cluster: Cluster) -> str:
     cluster.start()  # a test that failed may have left a node dead
     name = f"test-{uuid4().hex[:12]}"
     first = cluster.nodes[0]
-    first.create_vhost(name)
+    cluster.create_vhost(name)
     link = await Link.open(first.vhost_url(name), "test")
     await declare(await link.channel(confirms=False))
     await link.close()

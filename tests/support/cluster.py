@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
+from deploy.local.errors import StackError
 from deploy.local.ports import LOOPBACK, choose
 from deploy.local.rabbit import PASSWORD, USER, RabbitPorts, RabbitServer
 
@@ -66,6 +67,18 @@ class Cluster:
     def seen_by(self, node: RabbitServer) -> set[str]:
         """The running members that a node knows of."""
         return {str(entry["name"]) for entry in _list(node, "/api/nodes") if entry["running"]}
+
+    def create_vhost(self, name: str) -> None:
+        """Creates it. Nodes that see each other again may still be putting their tables in step, and then take nothing:
+        so again, until they do."""
+        give_up = time.monotonic() + FORMED_S
+        while True:
+            try:
+                return self.nodes[0].create_vhost(name)
+            except StackError:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(0.5)
 
     def queue(self, vhost: str, name: str) -> dict[str, Any]:
         """What the cluster says of a quorum queue: `leader`, `members`, `online`; empty when nobody answers."""
