@@ -27,8 +27,8 @@ CLOSE_TIMEOUT_S = 2.0
 HEARTBEAT_S = 10
 # aiormq hands frames to its writer through a queue of ten, and a publisher waits, with the channel's lock in its hand,
 # whenever that is full: one publish a turn of the loop. Measured in a busy loop: 602/s with 10, 10,507/s with this.
-# What comes in goes through such queues, too, one for each channel, and these stay short: so a long queue is taken in at
-# the pace of the loop, and does not run ahead of what is paid for (`tests/bench/PROFILE.md`).
+# What comes in goes through such queues, too, one for each channel, and these stay short: so a long backlog is taken in
+# at the pace of the loop, and does not run ahead of what is paid for (`tests/bench/PROFILE.md`).
 FrameConnection.FRAME_BUFFER_SIZE = 10_000
 
 TLS = TlsNames("DROVER_AMQP_URL", "cafile", ("certfile", "keyfile"))
