@@ -85,7 +85,9 @@ def write(uv: Path) -> None:
 
 def _compile(uv: Path, name: str, requirements: str, arguments: list[str]) -> None:
     argv = [str(uv), "--no-config", "pip", "compile", "-q", "--universal", "--generate-hashes", "--no-header"]
-    argv += ["--no-annotate", "--python-version", OLDEST_PYTHON, *arguments, "-"]
+    # With the extras by which a package is wanted: pip, up to 23.2 at least, takes `coverage[toml]` for another one
+    # than `coverage`, and refuses it without a pin of its own.
+    argv += ["--no-annotate", "--no-strip-extras", "--python-version", OLDEST_PYTHON, *arguments, "-"]
     done = subprocess.run(argv, cwd=REPOSITORY, input=requirements, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StackError(f"uv could not resolve {name}:\n{done.stderr.strip()}")
