@@ -201,17 +201,19 @@ async def test_a_busy_relay_lets_events_gather_until_there_is_an_end(
 ) -> None:
     wakeups, now = Wakeups(), utc_now() - timedelta(seconds=1)
     async with relaying(amqp_url, outbox, lease, wakeups=wakeups) as (relay, _), Team(amqp_url) as team:
-        relay._pace = Pace(600.0, busy_per_s=0.0)
+        relay._pace = Pace(600.0, busy_per_s=1.0)
+        await submitted(store, "first", now=now)
+        assert await relay.run_once() == 2  # what came before tells how busy it is
         requests = await submitted(store, *(f"r-{number}" for number in range(10)), now=now)
         publishing = asyncio.create_task(relay.run())
-        await team.wait_for(lambda heard: len(heard.events) == 20)
+        await team.wait_for(lambda heard: len(heard.events) == 22)
         await stored(store, "new", now=now)
         wakeups.events.set()
         with pytest.raises(TimeoutError):
-            await team.wait_for(lambda heard: len(heard.events) > 20, 0.3)
+            await team.wait_for(lambda heard: len(heard.events) > 22, 0.3)
         await store.apply([decided(requests[0], succeeded("g-r-0-0"), now=now)], now)
         wakeups.ends.set()
-        await team.wait_for(lambda heard: len(heard.events) == 22)
+        await team.wait_for(lambda heard: len(heard.events) == 24)
         publishing.cancel()
         with suppress(asyncio.CancelledError):
             await publishing
