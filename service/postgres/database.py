@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ POOLED_CODES = ("26000", "42P05")
 CONNECTING = "connecting"
 GIVING_BACK_S = 2.0  # what was cut off is cancelled at the server first; a silent one must not hold us twice as long
 CLOSING_S = 1.0
+ROWS_AT_ONCE = 1000  # of a long answer; a millisecond to read
 AT_HAND_S = 30.0  # a connection that nobody wanted for so long goes back to the pool, which closes it in time
 SESSION = {
     "application_name": "drover",
@@ -123,6 +124,16 @@ class Database:
         async with connection.transaction():
             await self._lock(connection, lock, *lock_args)
             return await connection.fetch(statements()[name], *args)
+
+    async def fetch_in_parts(
+        self, name: str, args: Sequence[object], take: Callable[[list[asyncpg.Record]], None]
+    ) -> None:
+        """Runs a named statement, and hands its rows on while they are read: memory holds a part at a time."""
+        async with self.connection(name) as connection, connection.transaction():
+            statement = await connection.prepare(statements()[name])  # anew: a cached one may be older than a migration
+            cursor = await statement.cursor(*args)
+            while rows := await cursor.fetch(ROWS_AT_ONCE):
+                take(rows)
 
     async def _lock(self, connection: Connection, name: str, *args: object) -> None:
         await connection.fetch(statements()[name], *args)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain, starmap
+
+import asyncpg
 
 from service.domain.claims import Claims, Limits
 from service.domain.decisions import Decision
@@ -189,7 +192,17 @@ class RequestStore:
 
     async def in_flight(self, stored_before: datetime) -> list[InFlight]:
         """All that the hub has not ended for us, by namespace."""
-        return list(starmap(InFlight, await self._database.fetch("in_flight", stored_before)))
+        parts: dict[str | None, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+
+        def take(found: list[asyncpg.Record]) -> None:
+            for namespace, generation_id, denied in found:
+                known, unknown = parts[namespace]
+                known.append(generation_id)
+                if denied:
+                    unknown.append(generation_id)
+
+        await self._database.fetch_in_parts("in_flight", (stored_before,), take)
+        return [InFlight(namespace, known, unknown) for namespace, (known, unknown) in parts.items()]
 
     async def doubts(self, limit: int) -> list[Doubt]:
         """Requests in doubt, the oldest doubts first."""

@@ -10,6 +10,7 @@ import pytest
 from service.domain.facts import HubAccepted, OutcomeUnknown
 from service.domain.messages import Cancel, OutboxEvent
 from service.domain.states import InFlight, OutputStatus, RequestState
+from service.postgres import database
 from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from tests.integration.builders import (
@@ -142,6 +143,16 @@ async def test_only_what_the_hub_has_not_ended_is_in_flight(store: RequestStore)
     early, late = await store.in_flight(NOW + SECOND), await store.in_flight(NOW + 6 * SECOND)
     assert [(part.namespace, sorted(part.generation_ids)) for part in early] == [(None, ["g-open-0", "g-open-1"])]
     assert InFlight("team", ["g-abroad-0"], []) in late
+
+
+async def test_what_is_in_flight_is_read_in_parts_and_none_is_left_out(
+    store: RequestStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ROWS_AT_ONCE", 2)
+    await submitted(store, "many", outputs=3)
+    await submitted(store, "more", outputs=2)
+    (part,) = await store.in_flight(NOW + DAY)
+    assert sorted(part.generation_ids) == ["g-many-0", "g-many-1", "g-many-2", "g-more-0", "g-more-1"]
 
 
 async def test_what_the_stream_said_before_the_ids_were_stored_is_remembered_once(store: RequestStore) -> None:

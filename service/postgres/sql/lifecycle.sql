@@ -292,15 +292,11 @@ where o.status in ('queued', 'processing')
 limit $1;
 
 -- name: in_flight
--- Every generation that the hub has not ended for us, stored before $1, and those of them that it has denied knowing: one
--- row a namespace, for there may be 100,000.
-select
-    namespace,
-    array_agg(generation_id) as generation_ids,
-    coalesce(array_agg(generation_id) filter (where missing_since is not null), '{}') as denied
+-- Every generation that the hub has not ended for us, stored before $1, and whether it has denied knowing it. Read in
+-- parts, for there may be 100,000.
+select namespace, generation_id, missing_since is not null as denied
 from outputs
-where status in ('queued', 'processing') and stored_at < $1
-group by namespace;
+where status in ('queued', 'processing') and stored_at < $1;
 
 -- name: count_by_state
 -- How many requests wait, and for what; ended ones are not counted.
