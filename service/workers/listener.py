@@ -24,7 +24,7 @@ from service.workers.settler import Settler
 
 log = structlog.get_logger(__name__)
 STEADY_S = 1.0  # a stream that stood this long was a good one, however often it is cut: reconnect at once
-PACE_S = 0.03
+PACE_S = 0.03  # on the way of a result: as short as batches of a busy hub pay for
 WATCH_S = 1.0
 
 

@@ -27,7 +27,7 @@ from service.workers.ports import Bus, EventStore
 from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
-PACE_S = 0.04
+PACE_S = 0.04  # of what nobody waits for; ends wake the relay
 EVENTS = 3  # of a request
 
 

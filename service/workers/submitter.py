@@ -39,7 +39,7 @@ from service.workers.wakeups import Wakeups
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
 OPEN = 3  # requests without a written outcome, for each POST that may be under way
-PACE_S = 0.1
+PACE_S = 0.1  # off the way of a result: nobody waits for an outcome but its `submitted`
 GATHER_S = 0.01  # how long a busy submitter lets free slots gather, so that claims come in batches
 OUTCOMES = {HubAccepted: "accepted", HubRefused: "refused", NotSent: "not_sent", OutcomeUnknown: "unknown"}
 GATHER_RATE_S = 0.05  # the same for what the rate allows
