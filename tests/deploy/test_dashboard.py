@@ -126,6 +126,7 @@ async def _play(team: Team, hub: Sandbox, prometheus: Prometheus) -> None:
     await team.end_of("throttled")
     await prometheus.until('drover_requests_total{state="succeeded"} == 5')
     await _end(team, "last")
+    await prometheus.until('drover_requests_total{state="succeeded"} == 7')  # told is not yet scraped
 
 
 async def _end(team: Team, name: str, **properties: str) -> None:
