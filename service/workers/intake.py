@@ -34,7 +34,7 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 DRAIN_S = 5.0
-PACE_S = 0.05  # a new request waits this long for its batch at the most; shorter, Postgres works more (PROFILE.md)
+PACE_S = 0.05  # of a busy step; shorter, batches are smaller and Postgres works more (PROFILE.md)
 MOST_PATHS = 10  # of one message, in the log
 CONFLICT = Fault(
     ErrorCode.IDEMPOTENCY_CONFLICT, "This request_id is known with other content; the first request is untouched."
