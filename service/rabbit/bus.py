@@ -10,24 +10,20 @@ import secrets
 from collections.abc import Sequence
 
 import aiormq
-import structlog
 
 from service.clock import utc_now
 from service.domain.errors import BrokerUnavailableError, DroverError, UnroutableError, UnwritableError
 from service.domain.messages import Message, OutboxEvent
-from service.rabbit.connection import translated
 from service.rabbit.dead_letters import put_away
 from service.rabbit.outlet import Outlet
-from service.rabbit.pipeline import PERSISTENT, Outgoing, publish_all
+from service.rabbit.pipeline import PERSISTENT, Outgoing, publish_all, trace_headers
+from service.rabbit.replies import Replies
 from service.rabbit.topology import COMMANDS, DEAD, EVENTS
 from service.rabbit.verbatim import Returns, largest_properties
 from service.supervisor import run_together
 from service.wire.envelope import CLOUDEVENTS_JSON
 
-log = structlog.get_logger(__name__)
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to."
 EVENTS_CHANNEL, QUARANTINE_CHANNEL, COMMANDS_CHANNEL = 0, 1, 2
-REPLY_TRIES = 2
 Properties = aiormq.spec.Basic.Properties
 
 
@@ -39,7 +35,7 @@ class RabbitBus:
     def __init__(self, url: str, *, confirm_timeout_s: float = 10.0) -> None:
         self._confirm_timeout_s = confirm_timeout_s
         self._own = Outlet(url, "publisher", channels=3, declares=True)
-        self._callers = Outlet(url, "replies", channels=1, declares=False)
+        self._replies = Replies(url, confirm_timeout_s)
         self._putting_away = asyncio.Lock()
 
     @property
@@ -58,14 +54,14 @@ class RabbitBus:
 
     async def run(self) -> None:
         """Connects, again and again, until cancelled."""
-        await run_together(self._own.run(), self._callers.run())
+        await run_together(self._own.run(), self._replies.run())
 
     async def drain(self) -> None:
         """Nothing is held here: whoever publishes waits for the confirm."""
 
     async def close(self) -> None:
         """Closes the connections."""
-        await asyncio.gather(self._own.close(), self._callers.close())
+        await asyncio.gather(self._own.close(), self._replies.close())
 
     # -- publishing -----------------------------------------------------------------------------------------------
 
@@ -82,7 +78,7 @@ class RabbitBus:
                 event.type,
                 CLOUDEVENTS_JSON,
                 event.correlation_id,
-                _trace(event),
+                trace_headers(event),
             )
             for event in events
         ]
@@ -94,30 +90,9 @@ class RabbitBus:
         return [_told(event, outcome) for event, outcome in zip(events, outcomes, strict=True)]
 
     async def publish_reply(self, event: OutboxEvent) -> bool:
-        """To the event's `reply_to` through the default exchange; False when it did not get there.
-
-        What callers name may close the channel or even the connection (RabbitMQ 3.10 answers 541 to a broken direct
-        reply-to), so replies have a connection of their own, and one more try in case a neighbour's closed it.
-        BrokerUnavailableError while an alarm blocks publishers: nobody is to blame, and it passes.
-        """
-        for _ in range(REPLY_TRIES):
-            try:
-                await self._callers.wait_connected(self._confirm_timeout_s)
-                await self._publish_reply(event)
-            except BrokerUnavailableError as error:
-                if self._callers.blocked:
-                    raise
-                log.info("reply.failed", request_id=event.request_id, reason=str(error))
-            except aiormq.exceptions.DeliveryError:
-                return False
-            else:
-                return True
-        return False
-
-    async def _publish_reply(self, event: OutboxEvent) -> None:
-        reply_to = event.reply_to or ""
-        direct = reply_to.startswith(DIRECT_REPLY_TO)  # the broker answers `mandatory` wrongly there
-        await self._publish(self._callers, 0, "", reply_to, event.body, _properties(event), mandatory=not direct)
+        """To the event's `reply_to` through the default exchange; False when it did not get there (`replies.py`).
+        BrokerUnavailableError while an alarm blocks publishers: nobody is to blame, and it passes."""
+        return await self._replies.publish(event)
 
     async def publish_command(self, routing_key: str, message: Message) -> None:
         """A message to our own queues, confirmed. BrokerUnavailableError when it was not, or reached no queue."""
@@ -126,12 +101,10 @@ class RabbitBus:
             content_type=message.content_type,
             message_id=message.message_id,
             app_id=message.source,
-            headers={**_trace(message)},
+            headers={**trace_headers(message)},
         )
         try:
-            await self._publish(
-                self._own, COMMANDS_CHANNEL, COMMANDS, routing_key, message.body, properties, mandatory=True
-            )
+            await self._publish(COMMANDS_CHANNEL, COMMANDS, routing_key, message.body, properties)
         except aiormq.exceptions.DeliveryError as error:
             raise BrokerUnavailableError(f"No queue took the {routing_key}: {error}") from error
 
@@ -145,36 +118,18 @@ class RabbitBus:
             returns = Returns.of(channel)
             before = returns.count
             try:
-                await self._publish(self._own, QUARANTINE_CHANNEL, DEAD, "", message.body, properties, mandatory=True)
+                await self._publish(QUARANTINE_CHANNEL, DEAD, "", message.body, properties)
             except aiormq.exceptions.DeliveryError as error:
                 raise BrokerUnavailableError(f"The queue {DEAD} did not take a message: {error}") from error
             if returns.count != before:
                 raise BrokerUnavailableError(f"No queue is bound to the exchange {DEAD}; run `drover topology`.")
 
     async def _publish(
-        self,
-        outlet: Outlet,
-        channel: int,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: Properties,
-        *,
-        mandatory: bool,
+        self, channel: int, exchange: str, routing_key: str, body: bytes, properties: Properties
     ) -> None:
-        await outlet.wait_unblocked(self._confirm_timeout_s)
-        with translated(f"publishing to {exchange or 'a queue'}"):
-            confirmed = await outlet.channel(channel).basic_publish(
-                body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=properties,
-                mandatory=mandatory,
-                timeout=self._confirm_timeout_s,
-                wait=False,
-            )
-        if not isinstance(confirmed, aiormq.spec.Basic.Ack):
-            raise BrokerUnavailableError(f"The broker did not confirm a message to {exchange or routing_key}.")
+        await self._own.publish(
+            channel, exchange, routing_key, body, properties, mandatory=True, timeout_s=self._confirm_timeout_s
+        )
 
 
 def _told(event: OutboxEvent, outcome: Exception | None) -> DroverError | None:
@@ -192,19 +147,3 @@ def _told(event: OutboxEvent, outcome: Exception | None) -> DroverError | None:
         case _:
             return UnwritableError(f"The event {event.type} was not published. {outcome}")
     return UnroutableError(told)
-
-
-def _properties(event: OutboxEvent) -> Properties:
-    return Properties(
-        delivery_mode=PERSISTENT,
-        content_type=CLOUDEVENTS_JSON,
-        message_id=event.event_id,
-        correlation_id=event.correlation_id,
-        message_type=event.type,
-        headers={**_trace(event)},
-    )
-
-
-def _trace(of: OutboxEvent | Message) -> dict[str, str]:
-    given = (("traceparent", of.traceparent), ("tracestate", of.tracestate))
-    return {name: value for name, value in given if value is not None}

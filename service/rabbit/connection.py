@@ -174,18 +174,19 @@ class Link:
 
     def _on_closed(self, _: object, cause: object = None) -> None:
         told = str(cause) if isinstance(cause, BaseException) else ""
-        self._lose(told or "the connection was closed")
+        self.lose(told or "the connection was closed")
 
     def _on_consumer_ended(self, _: object) -> None:
-        self._lose("the broker ended the consumer: its queue was deleted, or has moved")
+        self.lose("the broker ended the consumer: its queue was deleted, or has moved")
 
-    def _lose(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
+        """Lets it count as lost from here on, unless it does."""
         if not self.lost.is_set():
             self.reason = reason
             self.lost.set()
 
     async def close(self) -> None:
         """Closes; a broker that does not answer is left."""
-        self._lose("closed by us")
+        self.lose("closed by us")
         with suppress(BrokerUnavailableError), translated("closing"):
             await asyncio.wait_for(self._connection.close(), CLOSE_TIMEOUT_S)

@@ -6,12 +6,13 @@ import asyncio
 import time
 from contextlib import suppress
 
+import aiormq
 import structlog
 from aiormq.channel import Channel
 
 from service.domain.errors import BrokerUnavailableError, ConfigurationError
 from service.domain.retry import Backoff
-from service.rabbit.connection import Link
+from service.rabbit.connection import Link, translated
 from service.rabbit.topology import provide
 
 log = structlog.get_logger(__name__)
@@ -64,11 +65,46 @@ class Outlet:
     async def wait_connected(self, timeout_s: float) -> None:
         """Waits for a connection. BrokerUnavailableError."""
         try:
-            await asyncio.wait_for(self._connected.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                while not self._channels:  # lost again, maybe, before this runs
+                    await self._connected.wait()
         except TimeoutError as error:
             raise BrokerUnavailableError(
                 f"RabbitMQ was not reached within {timeout_s:g} s ({self._purpose})."
             ) from error
+
+    async def publish(
+        self,
+        index: int,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: aiormq.spec.Basic.Properties,
+        *,
+        mandatory: bool,
+        timeout_s: float,
+    ) -> None:
+        """One message on one of the channels, confirmed. BrokerUnavailableError when it was not, or nobody knows;
+        aiormq's DeliveryError when the broker refused it, or returned what is `mandatory`."""
+        await self.wait_unblocked(timeout_s)
+        channel = self.channel(index)
+        try:
+            with translated(f"publishing to {exchange or 'a queue'}"):
+                confirmed = await channel.basic_publish(
+                    body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=properties,
+                    mandatory=mandatory,
+                    timeout=timeout_s,
+                    wait=False,
+                )
+        except BrokerUnavailableError as error:
+            if not isinstance(error.__cause__, TimeoutError):
+                self._give_up(channel, error.__cause__)
+            raise
+        if not isinstance(confirmed, aiormq.spec.Basic.Ack):
+            raise BrokerUnavailableError(f"The broker did not confirm a message to {exchange or routing_key}.")
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -106,6 +142,14 @@ class Outlet:
             self._connected.clear()
             self._unblocked.set()  # the next connection will be told
             await link.close()
+
+    def _give_up(self, channel: Channel, cause: BaseException | None) -> None:
+        """What a lost connection breaks off hears of it some turns of the loop before we do, and a second try in those
+        would be lost with it."""
+        if channel in self._channels and self._link is not None:
+            self._channels = ()
+            self._connected.clear()
+            self._link.lose(str(cause) or type(cause).__name__)
 
     def _note(self, *, blocked: bool) -> None:
         if blocked and not self.blocked:

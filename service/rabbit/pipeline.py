@@ -22,6 +22,7 @@ from pamqp import encode
 from pamqp.frame import marshal
 
 from service.domain.errors import BrokerUnavailableError
+from service.domain.messages import Message, OutboxEvent
 from service.rabbit.connection import translated
 
 PERSISTENT = 2
@@ -45,6 +46,12 @@ class Outgoing:
     content_type: str
     correlation_id: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def trace_headers(of: OutboxEvent | Message) -> dict[str, str]:
+    """The W3C trace context, as far as it is known."""
+    given = (("traceparent", of.traceparent), ("tracestate", of.tracestate))
+    return {name: value for name, value in given if value is not None}
 
 
 async def publish_all(

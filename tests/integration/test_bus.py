@@ -25,6 +25,7 @@ from tests.support.proxy import Cable
 from tests.support.servers import Servers
 
 pytestmark = pytest.mark.asyncio
+POISON = "amq.rabbitmq.reply-to.g1h2QUJD.eHl6"  # like an address of direct reply-to, and none
 
 
 @asynccontextmanager
@@ -125,6 +126,21 @@ async def test_a_reply_to_a_queue_that_is_gone_is_told_and_the_channel_survives(
     assert answers == [False, True, False, True]
     await team.wait_for(lambda heard: len(heard.replies) == 2)
     assert bus.connected
+
+
+@pytest.mark.parametrize("poisons", [1, 3])
+async def test_replies_beside_one_that_breaks_the_connection_all_arrive(
+    bus: RabbitBus, team: Team, poisons: int
+) -> None:
+    """RabbitMQ 3.10 ends the connection over it, and would again over its second try."""
+    rounds, neighbours = 5, 20
+    for _ in range(rounds):
+        names = [team.reply_to] * neighbours
+        for place in range(poisons):
+            names.insert(place * 7, POISON)
+        answers = await asyncio.gather(*(bus.publish_reply(event(reply_to=name)) for name in names))
+        assert [name for name, answer in zip(names, answers, strict=True) if answer] == [team.reply_to] * neighbours
+    await team.wait_for(lambda heard: len(heard.replies) >= rounds * neighbours)
 
 
 async def test_a_reply_goes_straight_to_a_caller_that_waits_without_a_queue(bus: RabbitBus, amqp_url: str) -> None:
