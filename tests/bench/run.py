@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 import asyncpg
+from uuid_utils.compat import uuid7
 
 from deploy.local.stack import Stack
 from service.sandbox import Faults
-from tests.bench.scenarios import FILLING, Scenario
+from tests.bench.scenarios import FILLING, NAMING, Scenario
 from tests.bench.traffic import Traffic
 from tests.bench.usage import Usage
 from tests.chaos.hub import HubProcess
@@ -40,7 +41,7 @@ async def run(stack: Stack, scenario: Scenario, contestant: str, folder: Path) -
     async with hub, staged(stack, hub) as stage:
         variables = environment(stage.amqp_url, stage.database_url, hub.url)
         await finished("service", "topology", variables=variables)
-        await fill(stage.database_url, scenario.ended)
+        await fill(stage.database_url, scenario)
         async with Traffic(stage.amqp_url) as traffic:
             log = folder / f"{file_name(scenario.letter)}-{contestant}.log"
             return await _measured(stack, stage, traffic, scenario, contestant, variables, log)
@@ -55,7 +56,7 @@ async def _measured(
     variables: Mapping[str, str],
     log: Path,
 ) -> dict[str, Any]:
-    ids = [str(uuid4()) for _ in range(scenario.requests)]
+    ids = [str(uuid7() if scenario.rising else uuid4()) for _ in range(scenario.requests)]
     if scenario.rate is None:
         await traffic.burst(ids, scenario.outputs)
     with log.open("wb") as output:
@@ -136,15 +137,17 @@ def file_name(letter: str) -> str:
     return letter.replace("/", "-")
 
 
-async def fill(database_url: str, ended: int) -> None:
-    """Puts so many ended requests into the database, with all that belongs to them."""
-    if not ended:
+async def fill(database_url: str, scenario: Scenario) -> None:
+    """Puts the scenario's ended requests into the database, with all that belongs to them."""
+    if not scenario.ended:
         return
     connection = await asyncpg.connect(database_url)
     try:
-        for first in range(1, ended + 1, FILL_STEP):
+        await connection.execute(NAMING)
+        for first in range(1, scenario.ended + 1, FILL_STEP):
             for statement in FILLING:
-                await connection.execute(statement, first, min(ended, first + FILL_STEP - 1))
+                last = min(scenario.ended, first + FILL_STEP - 1)
+                await connection.execute(statement, first, last, scenario.rising)
         await connection.execute("vacuum analyze")
         await connection.execute("checkpoint")
         await asyncio.to_thread(os.sync)  # gigabytes on their way to the disk would stall whatever comes after them
