@@ -259,3 +259,17 @@ def test_help_says_what_a_command_does_although_none_is_imported_before_it_is_ca
     imported = "import sys; from service.cli import run; run(['--version']); print('service.app' in sys.modules)"
     light = subprocess.run([*python, imported], capture_output=True, text=True, check=True)
     assert light.stdout.splitlines()[-1] == "False"
+
+
+def test_the_service_carries_nothing_to_draw_with_and_commands_that_draw_have_it() -> None:
+    script = """
+import sys
+from service.cli import run
+run(["serve"])  # as far as its settings, which it has not
+print("service.app" in sys.modules)
+print([name for name in sys.modules if name.partition(".")[0] in ("rich", "pygments")])
+import service.cli.watch
+print("rich.live" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env={})
+    assert done.stdout.splitlines() == ["True", "[]", "True"]
