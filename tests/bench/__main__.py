@@ -3,7 +3,7 @@
     python -m tests.bench                        A, B, D, E and O, drover and the floor, one run each: five minutes
     python -m tests.bench --scenarios D -r 3     three runs of the long burst
     python -m tests.bench --scenarios CF         20,000 and 100,000 in flight
-    python -m tests.bench --scenarios ABGH -r 5  growth: beside 1,000,000 ended requests
+    python -m tests.bench --scenarios ABGH -r 5  growth: beside 1,000,000 ended requests (R: with ids that rise)
     python -m tests.bench --scenarios '' --rates 100 200 400 600 800
                                                  the knee: latency over throughput
     python -m tests.bench.idle                   from the hub's end to the event, one request at a time
