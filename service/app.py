@@ -176,6 +176,7 @@ class App:
             self.intake,
             self.cancels,
             self.leadership,
+            self.gap,  # which may wait for the hub, and the next leader for the lease
             self.catalogue,
             Pulse(self.store, self.wakeups),
             Notifications(self.database, {OUTBOX_CHANNEL: self.wakeups.events, LEASE_CHANNEL: self.wakeups.lease}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,10 +14,12 @@ from service.domain.errors import HubRefusedKeyError, HubUnavailableError
 from service.domain.facts import OutputMissing, OutputReported
 from service.domain.patience import Patience
 from service.telemetry import Metrics
+from service.workers.batches import Batches
 from service.workers.ports import Hub, Store
 from service.workers.settler import Settler
 
 log = structlog.get_logger(__name__)
+PACE_S = 0.1  # off the way of a result: few generations end before their POST is answered
 
 
 @dataclass(slots=True)
@@ -35,7 +37,13 @@ class Fetched:
 
 
 class Gap:
-    """Closes gaps by asking for single generations; `turn` bounds how many are asked for at a time."""
+    """Closes gaps by asking for single generations; `turn` bounds how many are asked for at a time.
+
+    Apart from the outcomes of POSTs, which must not wait for a hub that answers slowly. What is handed over is looked
+    at before a drain is over: nobody else knows of it, and it would wait for the next sweep.
+    """
+
+    name = "gap"
 
     def __init__(
         self,
@@ -53,12 +61,24 @@ class Gap:
         self._metrics = metrics
         self._patience = patience
         self.turn = asyncio.Semaphore(concurrency)
+        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close, metrics=metrics, pace_s=PACE_S)
 
-    async def close_for(self, begun: Mapping[str, datetime]) -> None:
-        """For generations just stored, by when their attempt began: applies what the stream said too early, and asks
-        for those whose attempt began before the stream's present opening, once."""
-        if not begun:
-            return
+    def stored(self, generation_id: str, began_at: datetime) -> None:
+        """Hands over a generation that was stored just now, and when the attempt began that made it; never waits."""
+        self._stored.add((generation_id, began_at))
+
+    async def run(self) -> None:
+        """Looks at what was stored until cancelled."""
+        await self._stored.run()
+
+    async def drain(self) -> None:
+        """Waits until all that was handed over has been looked at."""
+        await self._stored.drain()
+
+    async def _close(self, batch: Sequence[tuple[str, datetime]]) -> None:
+        """Applies what the stream said too early, and asks for those whose attempt began before the stream's present
+        opening, once."""
+        begun = dict(batch)
         opened_at, heard = await self._store.heard_of(list(begun))
         if heard:
             self._metrics.completions.labels("stream").inc(await self._settler.settle_reports(heard))

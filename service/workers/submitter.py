@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -95,13 +95,11 @@ class Submitter:
         self._outcomes: Batches[tuple[Claimed, Fact]] = Batches(
             "outcomes", self._write_outcomes, (OPEN - 1) * concurrency, self._poisoned, metrics=metrics, pace_s=PACE_S
         )
-        # Apart from the outcomes, which must not wait for a hub that answers slowly.
-        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close_gaps, metrics=metrics, pace_s=PACE_S)
         self._waits: Batches[float] = Batches("waits", self._tell_all_to_wait, metrics=metrics)
 
     async def run(self) -> None:
         """Works until cancelled; drain first, since a cancelled POST is a doubt."""
-        await run_together(self._outcomes.run(), self._stored.run(), self._waits.run(), self._claim_and_post())
+        await run_together(self._outcomes.run(), self._waits.run(), self._claim_and_post())
 
     async def drain(self) -> None:
         """Claims no more, and waits for every POST under way and for its outcome to be written."""
@@ -244,7 +242,7 @@ class Submitter:
             if isinstance(fact, HubAccepted):
                 self._submitting((now - claimed.began_at).total_seconds())
                 for generation_id in fact.generation_ids:
-                    self._stored.add((generation_id, claimed.began_at))
+                    self._gap.stored(generation_id, claimed.began_at)
                 each = self._catalogue.price(claimed.request.model, claimed.input)
                 self._metrics.spend(claimed.request.model, len(fact.generation_ids), each)
             elif isinstance(fact, OutcomeUnknown):
@@ -253,9 +251,6 @@ class Submitter:
     def _poisoned(self, item: tuple[Claimed, Fact]) -> None:
         """It breaks the writing: the claim will run out and the request be looked for upstream."""
         self._written(item[0])
-
-    async def _close_gaps(self, batch: list[tuple[str, datetime]]) -> None:
-        await self._gap.close_for(dict(batch))
 
     async def _tell_all_to_wait(self, batch: list[float]) -> None:
         """A Retry-After counts for every replica."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -89,6 +90,29 @@ async def test_a_completion_that_comes_before_the_answer_to_its_post_waits_for_n
         (generation,), (post,) = quick.ledger()["generations"], quick.ledger()["posts"]
         assert generation["ended_at"] < post["answered_at"]
         assert quick.ledger()["calls"]["get"] == 0
+
+
+async def test_a_completion_that_comes_before_the_answer_to_a_drains_last_post_waits_for_no_interval(
+    amqp_url: str, database_url: str
+) -> None:
+    quick = Sandbox(SandboxOptions(api_key=KEY, delay_s=0.1, render=False))
+    async with quick, Team(amqp_url) as team, AsyncExitStack() as replicas:
+        slowly = {"DROVER_RECONCILE_INTERVAL_S": "60", "DROVER_SUBMIT_CONCURRENCY": "1"}
+        variables = environment(amqp_url, database_url, quick.url, **slowly)
+        leader = await replicas.enter_async_context(running(variables))
+        async with asyncio.timeout(20):
+            while not leader.leadership.leading:
+                await asyncio.sleep(0.02)
+        async with running(variables):
+            quick.faults.answer_delay_s = 1.0
+            await team.send_many([{"request_id": name, "input": {"prompt": name}} for name in ("one", "other")])
+            async with asyncio.timeout(20):  # each replica POSTs one of them
+                while [each["status"] for each in quick.ledger()["generations"]] != ["succeeded"] * 2:
+                    await asyncio.sleep(0.02)
+        quick.faults.answer_delay_s = 0.0
+        for name in ("one", "other"):
+            assert name_of(await team.end_of(name, 10)) == "succeeded"
+    assert quick.ledger()["calls"]["post"] == 2
 
 
 async def test_what_ended_while_no_replica_ran_is_found_at_the_start(
