@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # How long stop() waits for handlers that are still answering once all that they wait for is over.
 _SHUTDOWN_S: Final = 1.0
 _BACKLOG: Final = 1024
+NOT_STARTED: Final = "The sandbox has not been started"
 _ANY_ADDRESS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # compared with, not bound to
 
 
@@ -38,14 +39,17 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """The base URL that clients use, without a slash at the end."""
+        """The base URL that clients use, without a slash at the end. Before the start there is none, and a client that
+        was given none would go to the real hub."""
+        if not self._url:
+            raise RuntimeError(NOT_STARTED)
         return self._url
 
     @property
     def hub(self) -> Hub:
         """The hub behind the endpoints, for tests that look inside."""
         if self._hub is None:
-            raise RuntimeError("The sandbox has not been started")
+            raise RuntimeError(NOT_STARTED)
         return self._hub
 
     @property
