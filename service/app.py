@@ -213,6 +213,7 @@ class App:
                 self.settler,
                 self.wakeups,
                 self.metrics,
+                gap=self.gap,
                 surplus=surplus,
                 price=self.catalogue.price,
                 grace_s=self.settings.doubt_grace_s,

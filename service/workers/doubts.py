@@ -29,6 +29,7 @@ from service.domain.states import OutputStatus
 from service.domain.submission import LOOKS
 from service.telemetry import Metrics
 from service.tracing import UNTRACED, Tracing
+from service.workers.gap import Gap
 from service.workers.ports import Hub, Store
 from service.workers.settler import Case, Settler
 from service.workers.surplus import Surplus
@@ -65,6 +66,7 @@ class Doubts:
         wakeups: Wakeups,
         metrics: Metrics,
         *,
+        gap: Gap,
         surplus: Surplus,
         price: Price,
         grace_s: float,
@@ -76,6 +78,7 @@ class Doubts:
         self._settler = settler
         self._wakeups = wakeups
         self._metrics = metrics
+        self._gap = gap
         self._surplus = surplus
         self._price = price
         self._grace = timedelta(seconds=grace_s)
@@ -120,12 +123,14 @@ class Doubts:
             self._tell(members, cases)
 
     def _tell(self, doubts: Sequence[Doubt], cases: Sequence[Case]) -> None:
-        """What is written is counted and traced; before, a look that is done again would tell it twice."""
+        """What is written is counted, traced and looked after; before, a look that is repeated would tell it twice."""
         facts = {case.request_id: case.facts[0] for case in cases}
         for doubt in doubts:
             match facts.get(doubt.request.request_id):
                 case FoundUpstream(generation_ids=ids) as fact:
                     outcome = "adopted"
+                    for generation_id in ids:  # it may have ended since it was confirmed
+                        self._gap.stored(generation_id, doubt.attempted_at)
                     price = self._price(doubt.request.model, doubt.parameters)
                     self._metrics.spend(doubt.request.model, len(ids), price)
                 case Undecidable() as fact:

@@ -13,6 +13,8 @@ from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError
 from service.domain.facts import OutputMissing, OutputReported
 from service.domain.patience import Patience
+from service.domain.retry import Backoff
+from service.supervisor import run_together
 from service.telemetry import Metrics
 from service.workers.batches import Batches
 from service.workers.ports import Hub, Store
@@ -20,6 +22,8 @@ from service.workers.settler import Settler
 
 log = structlog.get_logger(__name__)
 PACE_S = 0.1  # off the way of a result: few generations end before their POST is answered
+TRIES = 3
+RETRY = Backoff(first=1.0, limit=4.0)
 
 
 @dataclass(slots=True)
@@ -39,8 +43,9 @@ class Fetched:
 class Gap:
     """Closes gaps by asking for single generations; `turn` bounds how many are asked for at a time.
 
-    Apart from the outcomes of POSTs, which must not wait for a hub that answers slowly. What is handed over is looked
-    at before a drain is over: nobody else knows of it, and it would wait for the next sweep.
+    Apart from the outcomes of POSTs, and what was heard apart from what is to be asked for: neither must wait for a hub
+    that answers slowly. All that is handed over is looked at before a drain is over: nobody else knows of it, and it
+    would wait for the next sweep.
     """
 
     name = "gap"
@@ -61,7 +66,8 @@ class Gap:
         self._metrics = metrics
         self._patience = patience
         self.turn = asyncio.Semaphore(concurrency)
-        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._close, metrics=metrics, pace_s=PACE_S)
+        self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._apply_heard, metrics=metrics, pace_s=PACE_S)
+        self._unheard: Batches[str] = Batches("unheard", self._ask_for, metrics=metrics)
 
     def stored(self, generation_id: str, began_at: datetime) -> None:
         """Hands over a generation that was stored just now, and when the attempt began that made it; never waits."""
@@ -69,27 +75,36 @@ class Gap:
 
     async def run(self) -> None:
         """Looks at what was stored until cancelled."""
-        await self._stored.run()
+        await run_together(self._stored.run(), self._unheard.run())
 
     async def drain(self) -> None:
         """Waits until all that was handed over has been looked at."""
         await self._stored.drain()
+        await self._unheard.drain()
 
-    async def _close(self, batch: Sequence[tuple[str, datetime]]) -> None:
-        """Applies what the stream said too early, and asks for those whose attempt began before the stream's present
-        opening, once."""
-        begun = dict(batch)
-        opened_at, heard = await self._store.heard_of(list(begun))
+    async def _apply_heard(self, batch: Sequence[tuple[str, datetime]]) -> None:
+        """Applies what the stream said too early; of an attempt that began before the stream's present opening, the hub
+        is asked."""
+        opened_at, heard = await self._store.heard_of([key for key, _ in batch])
         if heard:
             self._metrics.completions.labels("stream").inc(await self._settler.settle_reports(heard))
         told = {report.generation_id for report in heard}
-        if opened_at is not None:
-            unheard = [key for key, began in begun.items() if began < opened_at and key not in told]
-            await self.fetch(unheard)
+        for key, began_at in batch:
+            if opened_at is not None and began_at < opened_at and key not in told:
+                self._unheard.add(key)
+
+    async def _ask_for(self, generation_ids: Sequence[str]) -> None:
+        """A few times, when the hub does not answer; then the next sweep will."""
+        for tries in range(1, TRIES + 1):
+            generation_ids = (await self.fetch(generation_ids)).failed
+            if not generation_ids:
+                return
+            await asyncio.sleep(RETRY.jittered(tries))
+        log.warning("gap.left_to_sweep", size=len(generation_ids), tries=TRIES)
 
     async def fetch(self, generation_ids: Iterable[str], *, by: str = "look") -> Fetched:
-        """Asks for each and applies the answers. What cannot be asked now is left to the next sweep. `by`: as what the
-        ends that are learned so are counted."""
+        """Asks for each and applies the answers; who cannot be asked now is for the caller. `by`: as what the ends that
+        are learned so are counted."""
         fetched = Fetched()
         await asyncio.gather(*(self._ask(generation_id, fetched) for generation_id in generation_ids))
         self._metrics.completions.labels(by).inc(await self._settler.settle_reports(fetched.reports))

@@ -87,6 +87,12 @@ class Reconciler:
             except TransientError as error:
                 log.warning("sweep.failed", reason=str(error))
                 finished = False
+            except asyncio.CancelledError:  # by a driver, or a neighbour that broke: it is begun anew, and so is this
+                self._requested.set()
+                raise
+            except Exception:  # a defect, or data that nobody foresaw: what the sweep was asked for is still to be done
+                log.exception("sweep.broke", cause=self._reason)
+                finished = False
             failures = 0 if finished else failures + 1
 
     async def sweep(self, reason: str) -> bool:
@@ -133,8 +139,9 @@ class Reconciler:
         return missing[start:] + missing[:start]
 
     async def _fetch(self, namespace: str | None, missing: Sequence[str], *, partial: bool) -> bool:
-        """In chunks. A list that lacks what a GET shows to be active is partial: then only so many a sweep. A hub that
-        answers most of a chunk with errors is ill: then no more now."""
+        """In chunks; False when some could not be asked for. A list that lacks what a GET shows to be active is
+        partial: then only so many a sweep. A hub that answers most of a chunk with errors is ill: then no more now."""
+        failed = 0
         for start in range(0, len(missing), CHUNK):
             if partial and start >= MAX_FETCHES_OF_PARTIAL:
                 self._reached = missing[start - 1]
@@ -142,11 +149,12 @@ class Reconciler:
                 break
             chunk = missing[start : start + CHUNK]
             fetched = await self._gap.fetch(chunk)
+            failed += len(fetched.failed)
             if 2 * len(fetched.failed) > len(chunk):
                 log.warning("sweep.given_up", namespace=namespace, left=len(missing) - start)
-                return False
+                break
             partial = partial or bool(fetched.active)
-        return True
+        return not failed
 
     async def _doubt_expired_claims(self) -> None:
         """A submitter that died or froze between its claim and its answer leaves a doubt behind."""

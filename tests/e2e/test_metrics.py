@@ -39,7 +39,7 @@ LABELS = {
         *("adopted", "submitted_again", "undecided"),
         *("ok", "refused", "throttled", "failed", "unreachable", "unknown"),
     },
-    "step": {"intake", "quarantine", "cancels", "outcomes", "gaps", "waits", "reports", "relay"},
+    "step": {"intake", "quarantine", "cancels", "outcomes", "gaps", "unheard", "waits", "reports", "relay"},
     "stage": {"waiting", "submitting", "generating", "publishing"},
     "call": {"submit", "list", "get", "cancel", "model"},
     "cause": {"post", "lapsed", "answered_late", "shown_late"},

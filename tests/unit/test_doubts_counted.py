@@ -15,6 +15,7 @@ from service.domain.states import OutputStatus
 from service.domain.upstream import Sightings
 from service.telemetry import Metrics
 from service.workers.doubts import Doubts
+from service.workers.gap import Gap
 from service.workers.ports import Hub, Store
 from service.workers.settler import Case, Settler
 from service.workers.surplus import Surplus
@@ -57,13 +58,14 @@ class World:
     async def counted(self, outcome: str) -> tuple[float | None, float | None]:
         """After a look that could not be written and one that was: doubts of that outcome, and dollars."""
         metrics, patience = Metrics(), Patience()
-        store, hub = cast("Store", self), cast("Hub", self)
+        store, hub, settler = cast("Store", self), cast("Hub", self), cast("Settler", self)
         doubts = Doubts(
             store,
             hub,
-            cast("Settler", self),
+            settler,
             Wakeups(),
             metrics,
+            gap=Gap(store, hub, settler, metrics, patience=patience),
             surplus=Surplus(store, hub, metrics, patience=patience),
             price=lambda _model, _parameters: 0.5,
             grace_s=1.0,
