@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import structlog
@@ -60,12 +61,13 @@ async def _endless(part: Coroutine[Any, Any, None]) -> None:
 
 
 class Supervisor:
-    """Runs components; `stop` drains them in the order in which they were given, then ends them all."""
+    """Runs components; `stop` drains them in the order in which they were given, then ends them all. Used once."""
 
     def __init__(self, components: Sequence[Component], *, restart: Backoff | None = None) -> None:
         self._components = components
         self._restart = restart or Backoff(first=0.2, limit=30)
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._stopping = asyncio.Event()
         self._failures: dict[str, tuple[int, float]] = {}  # of each component: how many in a row, and when the last
 
     def failures(self) -> dict[str, int]:
@@ -81,6 +83,7 @@ class Supervisor:
     async def stop(self, grace_s: float) -> None:
         """Drains in order, all within `grace_s` seconds; what is not done by then is cut off and named."""
         deadline = time.monotonic() + grace_s
+        self._stopping.set()
         for component in self._components:
             left = max(0.0, deadline - time.monotonic())
             try:
@@ -123,4 +126,13 @@ class Supervisor:
             before, _ = self._failures.get(component.name, (0, 0.0))
             failures = 1 if time.monotonic() - began > STEADY_S else before + 1
             self._failures[component.name] = (failures, time.monotonic())
-            await asyncio.sleep(self._restart.jittered(failures))
+            await self._rest(failures)
+
+    async def _rest(self, failures: int) -> None:
+        """Before a component is begun anew; one that is to be drained is needed at once."""
+        if self._stopping.is_set():
+            await asyncio.sleep(self._restart.jittered(1))
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._restart.jittered(failures)):
+                await self._stopping.wait()

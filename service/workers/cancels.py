@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 
@@ -23,6 +25,7 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 AT_ONCE = 500
+DRAIN_S = 2.0
 STOP = StopRequested(StopCause.CANCEL)
 
 
@@ -60,9 +63,12 @@ class Cancels:
         await run_together(self._arrivals.run(), self._quarantine.run(), self._apply_early_ones())
 
     async def drain(self) -> None:
-        """Finishes what was delivered; the consumer has stopped before."""
-        await self._arrivals.drain()
-        await self._quarantine.drain()
+        """Finishes what was delivered; the consumer has stopped before. What cannot be applied soon comes again, so it
+        must not take the time that the lease needs to change hands."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._arrivals.drain()
+                await self._quarantine.drain()
         await self._inbox.settle()
 
     async def _take_in(self, deliveries: list[Delivery]) -> None:

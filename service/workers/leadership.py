@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 LEASE_S = 6.0
 RENEW_S = 2.0
 WATCH_S = 0.5
+GIVE_BACK_S = 1.0  # of the end of a drain that was cut off, which is not long
 
 
 class Leadership:
@@ -54,6 +55,7 @@ class Leadership:
         self._retiring = False  # the drain has begun: hold the lease until it is over, and take no new one
         self._retired = False  # the lease is given back
         self._ending: Supervisor | None = None
+        self._asking = asyncio.Lock()  # held while the lease is asked for
 
     @property
     def leading(self) -> bool:
@@ -69,26 +71,33 @@ class Leadership:
         try:
             await run_together(self._renew(), self._watch())
         finally:
+            led = self._supervisor is not None
             await self._step_down("stopped")
+            if led:
+                await self._give_back()
 
     async def drain(self) -> None:
         """Publishes what is due, gives the lease back, and competes no more."""
         self._retiring = True
-        supervisor = self._supervisor
-        if supervisor is None:
-            self._retired = True  # a lease that becomes free now is for others
-            return
-        await supervisor.stop(self._grace_s)  # when this is cut off, the end of `run` ends what still works
-        self._retired = True
-        self._supervisor = None
-        self._note(leading=False)
-        await self._give_back()
+        if self._supervisor is not None:
+            await self._supervisor.stop(self._grace_s)  # cut off, the end of `run` does what is left
+        self._retired = True  # a lease that becomes free now is for others
+        if self._supervisor is not None:
+            self._supervisor = None
+            self._note(leading=False)
+            await self._give_back()
+        with suppress(TimeoutError):  # one that is being asked for would be nobody's: it is given back, too
+            async with asyncio.timeout(RENEW_S), self._asking:
+                pass
 
     async def _give_back(self) -> None:
         try:
-            await self._lease.give_back()
+            async with asyncio.timeout(GIVE_BACK_S):
+                await self._lease.give_back()
         except TransientError as error:
             log.warning("lease.not_given_back", reason=str(error))
+        except TimeoutError:
+            log.warning("lease.not_given_back", reason=f"the database did not answer within {GIVE_BACK_S:g} s")
         else:
             log.info("leadership.given_back", term=self._term)
 
@@ -96,7 +105,8 @@ class Leadership:
         while True:
             self._wakeups.lease.clear()
             if self._supervisor is not None or not self._retiring:
-                await self._take()
+                async with self._asking:
+                    await self._take()
             with suppress(TimeoutError):
                 async with asyncio.timeout(RENEW_S):
                     await self._wakeups.lease.wait()

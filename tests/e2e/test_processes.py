@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 
+import aio_pika
 import asyncpg
 import pytest
 
@@ -64,6 +65,25 @@ async def test_a_drain_finishes_the_posts_under_way_and_ends_with_0(
             await team.wait_for(lambda heard: any(name_of(event) == "submitted" for event in heard.events))
     assert drover.errors == []
     assert (await drover.logged("service.stopped"))["level"] == "info"
+
+
+async def test_a_message_that_cannot_be_put_away_keeps_the_lease_from_nobody_and_comes_again(
+    variables: dict[str, str], amqp_url: str
+) -> None:
+    async with Process(variables) as drover, Team(amqp_url) as team:
+        await drover.ready()
+        await drover.logged("leadership.taken")
+        async with await aio_pika.connect(amqp_url) as connection:
+            dead = await (await connection.channel()).get_queue("generation.dead")
+            await dead.unbind("generation.dead", "")
+        await team.cancel(b"neither JSON nor a cancel")
+        await drover.logged_where(lambda line: line["event"] == "batch.delayed" and line["step"] == "quarantine")
+        drover.terminate()
+        assert await drover.ended(10) == 0  # the grace is thirty
+        await drover.logged("leadership.given_back")
+        async with Process(variables) as successor:  # which declares the binding anew
+            await successor.ready()
+            assert (await team.take("generation.dead")).body == b"neither JSON nor a cancel"
 
 
 async def test_health_tells_the_process_and_readiness_what_it_needs(variables: dict[str, str]) -> None:

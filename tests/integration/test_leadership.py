@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 import pytest_asyncio
 
+from service.domain.errors import DatabaseUnavailableError
 from service.postgres.database import Database
 from service.postgres.leader import CHANNEL, LeaseStore
 from service.postgres.notifications import Notifications
@@ -52,6 +53,18 @@ class Work:
         self._log.append(f"drained {self._term}")
 
 
+class Severed(LeaseStore):
+    """The lease, of which nothing can be given back any more once `crashed`."""
+
+    crashed = False
+
+    async def give_back(self) -> None:
+        """As ever, before that."""
+        if self.crashed:
+            raise DatabaseUnavailableError("It has crashed.")
+        await super().give_back()
+
+
 class Replica:
     """A leadership that runs."""
 
@@ -60,7 +73,7 @@ class Replica:
         self.broken = asyncio.Event()
         self.may_drain = asyncio.Event()
         self.may_drain.set()
-        self.lease = LeaseStore(database, holder)
+        self.lease = Severed(database, holder)
         self.elsewhere = Elsewhere(Outbox(database))
         self.metrics = Metrics()
         self.wakeups = Wakeups()
@@ -78,6 +91,11 @@ class Replica:
 
     async def stop(self) -> None:
         """Ends it as a crash would: the lease is not given back."""
+        self.lease.crashed = True
+        await self.end()
+
+    async def end(self) -> None:
+        """Ends it as the end of the process does, whatever has become of its drain."""
         self.running.cancel()
         with suppress(asyncio.CancelledError):
             await self.running
@@ -150,9 +168,11 @@ async def test_a_drain_that_is_cut_off_leaves_nothing_running(pair: tuple[Replic
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await first.leadership.drain()
-    await first.stop()
+    await first.end()
     assert first.log == ["begun 1", "ended 1"]
+    ended = time.monotonic()
     await wait_ready(lambda: second.leading)
+    assert time.monotonic() - ended < module.RENEW_S + 0.3  # the lease was given back all the same
 
 
 async def test_a_long_drain_keeps_the_lease_as_long_as_it_works(pair: tuple[Replica, Replica]) -> None:
@@ -167,6 +187,21 @@ async def test_a_long_drain_keeps_the_lease_as_long_as_it_works(pair: tuple[Repl
     first.may_drain.set()
     await draining
     await wait_ready(lambda: second.leading)
+
+
+async def test_a_lease_that_is_granted_while_a_replica_drains_is_given_back(
+    pair: tuple[Replica, Replica], database: Database, sql: Sql
+) -> None:
+    first, second = pair
+    await first.leadership.drain()
+    async with sql.transaction():
+        await sql.execute("lock table leadership in access exclusive mode")
+        await wait_ready(second.leadership._asking.locked)
+        draining = asyncio.create_task(second.leadership.drain())
+        await asyncio.sleep(0.05)  # it would be over by now, did it not wait for the answer
+    await draining
+    await second.end()
+    assert await LeaseStore(database, "third").take(1) is not None
 
 
 async def test_a_drained_replica_competes_no_more(pair: tuple[Replica, Replica]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from itertools import count
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -13,12 +15,14 @@ import pytest_asyncio
 from service.clock import utc_now
 from service.domain.errors import BrokerUnavailableError
 from service.domain.facts import HubAccepted
+from service.domain.messages import OutboxEvent
 from service.postgres.leader import LeaseStore
 from service.postgres.outbox import Outbox
 from service.postgres.store import RequestStore
 from service.rabbit.bus import RabbitBus
 from service.telemetry import Metrics
 from service.workers.batches import Pace
+from service.workers.ports import Bus
 from service.workers.relay import Relay
 from service.workers.wakeups import Wakeups
 from tests.integration.builders import (
@@ -62,6 +66,23 @@ async def relaying(
         with suppress(asyncio.CancelledError):
             await running
         await bus.close()
+
+
+class Meanwhile:
+    """The bus, and what somebody else does each time before the broker confirms."""
+
+    def __init__(self, bus: RabbitBus, act: Callable[[], Awaitable[None]]) -> None:
+        self._bus = bus
+        self._act = act
+
+    async def publish_events(self, events: Sequence[OutboxEvent]) -> Sequence[Exception | None]:
+        """As ever."""
+        await self._act()
+        return await self._bus.publish_events(events)
+
+    async def publish_reply(self, event: OutboxEvent) -> bool:
+        """As ever."""
+        return await self._bus.publish_reply(event)
 
 
 @pytest_asyncio.fixture
@@ -116,6 +137,26 @@ async def test_a_long_backlog_arrives_once_and_in_the_order_of_each_request(
         await team.wait_for(lambda heard: len(heard.events) == 60)
     for number in range(20):
         assert [name_of(event) for event in team.of(f"r-{number}")] == ["accepted", "submitted", "succeeded"]
+
+
+async def test_a_drain_ends_though_others_write_events_all_the_while(
+    store: RequestStore, outbox: Outbox, lease: LeaseStore, amqp_url: str
+) -> None:
+    now, wakeups, later = utc_now() - timedelta(seconds=1), Wakeups(), count()
+
+    async def write_another() -> None:
+        await stored(store, f"later-{next(later)}", now=now)
+        wakeups.events.set()
+
+    async with relaying(amqp_url, outbox, lease) as (idle, bus), Team(amqp_url) as team:
+        relay = Relay(outbox, cast("Bus", Meanwhile(bus, write_another)), wakeups, Metrics(), term=idle._term)
+        await ended(store, "r-1", now=now)
+        async with asyncio.timeout(10):
+            await relay.drain()
+        await team.wait_for(lambda heard: len(heard.of("r-1")) == 3)
+        assert [name_of(event) for event in team.of("r-1")] == ["accepted", "submitted", "succeeded"]
+        assert await outbox.backlog(100) == next(later)  # for the next leader
+        assert await relay.run_once() == 0  # nor does the loop go on with them
 
 
 async def test_while_a_full_batch_waits_for_its_confirms_the_next_is_published_and_no_more(

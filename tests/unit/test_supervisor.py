@@ -25,6 +25,7 @@ class Part:
         self.cancelled = False
         self.drain_error: BaseException | None = None
         self.drain_blocks = False
+        self.drains_when: asyncio.Event | None = None
         self._ends = list(ends)
         self._journal = journal if journal is not None else []
 
@@ -46,6 +47,8 @@ class Part:
     async def drain(self) -> None:
         assert not self.cancelled, "a component is drained while it still runs"
         self._journal.append(f"{self.name} drained")
+        if self.drains_when is not None:
+            await self.drains_when.wait()
         if self.drain_blocks:
             await asyncio.Event().wait()
         if self.drain_error is not None:
@@ -234,3 +237,13 @@ async def test_a_component_that_has_been_steady_again_is_no_longer_failing(monke
     monkeypatch.setattr("service.supervisor.STEADY_S", -1.0)
     assert supervisor.failures() == {}
     await supervisor.end()
+
+
+async def test_a_component_that_rests_after_a_failure_is_begun_anew_to_be_drained() -> None:
+    part = Part("part", ValueError("a defect"))
+    async with supervised([part], Backoff(first=3600, limit=3600)) as supervisor:
+        while supervisor.failures() != {"part": 1}:
+            await asyncio.sleep(0)
+        part.drains_when = part.steady
+        await supervisor.stop(5)
+        assert part.runs == 2
