@@ -119,6 +119,12 @@ class RequestStore:
         found = await self._database.fetch("expired_claims", now, limit)
         return [(row["request_id"], row["attempts"]) for row in found]
 
+    async def lost_claims(self, holder: str, asked_at: Sequence[datetime]) -> list[tuple[str, int]]:
+        """(request id, attempt) of what `holder` claimed by claims that were asked for at these moments, in vain as far
+        as it knows."""
+        found = await self._database.fetch("lost_claims", holder, list(asked_at))
+        return [(row["request_id"], row["attempts"]) for row in found]
+
     # -- decisions ------------------------------------------------------------------------------------------------
 
     async def load(self, request_ids: Sequence[str]) -> dict[str, Request]:
@@ -190,7 +196,7 @@ class RequestStore:
         """Orphans whose generation is stored and not ended."""
         return [rows.report_of(row) for row in await self._database.fetch("matched_orphans", limit)]
 
-    async def in_flight(self, stored_before: datetime) -> list[InFlight]:
+    async def in_flight(self) -> list[InFlight]:
         """All that the hub has not ended for us, by namespace."""
         parts: dict[str | None, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
 
@@ -201,7 +207,7 @@ class RequestStore:
                 if denied:
                     unknown.append(generation_id)
 
-        await self._database.fetch_in_parts("in_flight", (stored_before,), take)
+        await self._database.fetch_in_parts("in_flight", (), take)
         return [InFlight(namespace, known, unknown) for namespace, (known, unknown) in parts.items()]
 
     async def doubts(self, limit: int) -> list[Doubt]:

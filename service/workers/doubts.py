@@ -172,7 +172,7 @@ class Doubts:
 
     async def _leaves_out(self, namespace: str | None) -> bool:
         """Whether the list of active generations lacks some that are: then it is partial, whatever its count says."""
-        in_flight = await self._store.in_flight(utc_now())
+        in_flight = await self._store.in_flight()
         known = next((part.generation_ids for part in in_flight if part.namespace == namespace), ())
         absent = (await self._hub.active(namespace, known)).missing[:SAMPLE] if known else ()
         reports = [await self._hub.generation(generation_id) for generation_id in absent]

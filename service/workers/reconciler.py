@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 import structlog
 
-from service.clock import utc_now
 from service.domain.errors import HubRefusedKeyError, HubUnavailableError, TransientError
 from service.domain.facts import OutcomeUnknown, OutputReported
 from service.domain.retry import Backoff
@@ -100,7 +99,7 @@ class Reconciler:
         began = time.monotonic()
         orphans = await self._store.matched_orphans(ORPHANS_AT_ONCE)
         self._metrics.completions.labels("stream").inc(await self._settler.settle_reports(orphans))
-        in_flight = await self._store.in_flight(utc_now())
+        in_flight = await self._store.in_flight()
         missing, finished = 0, True
         for part in in_flight:
             try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -38,6 +38,7 @@ from service.workers.wakeups import Wakeups
 
 log = structlog.get_logger(__name__)
 CLAIM_MARGIN_S = 10.0
+RETRY = Backoff(limit=5.0)  # of claims, as soon as the database is back
 OPEN = 3  # requests without a written outcome, for each POST that may be under way
 PACE_S = 0.1  # off the way of a result: nobody waits for an outcome but its `submitted`
 GATHER_S = 0.01  # how long a busy submitter lets free slots gather, so that claims come in batches
@@ -87,6 +88,7 @@ class Submitter:
         self._posts: set[asyncio.Task[None]] = set()
         self._waiting, self._submitting = metrics.stage("waiting"), metrics.stage("submitting")
         self._open = 0  # claimed here, and not yet written
+        self._lost: list[datetime] = []  # claims whose answer did not come, by when they were asked for
         self._unwritten: dict[str, int] = {}  # those of them that were POSTed, and at which attempt
         self._after = ""  # the source that was served last
         self._changed = asyncio.Event()  # a place is free, or an answer has come
@@ -118,12 +120,13 @@ class Submitter:
         while (permit := await self._permitted()) is not None:
             self._wakeups.requests.clear()
             try:
+                await self._give_back_lost()
                 claims = await self._claim(permit)
                 failures = 0
             except TransientError as error:
                 failures += 1
                 log.warning("submitter.claim_failed", reason=str(error), failures=failures)
-                await _waited(self._stopping, Backoff().jittered(failures))
+                await _waited(self._stopping, RETRY.jittered(failures))
                 continue
             if claims.hold_s:
                 self._gatekeeper.told_to_wait(claims.hold_s)
@@ -152,11 +155,14 @@ class Submitter:
     async def _claim(self, permit: Permit) -> Claims:
         """Claims what is permitted, and begins to POST it."""
         ticket, claims = self._gatekeeper.begun(permit), Claims()
-        lease_s = self._submit_timeout_s + CLAIM_MARGIN_S
+        lease_s, now = self._submit_timeout_s + CLAIM_MARGIN_S, utc_now()
         try:
             claims = await self._store.claim(
-                permit.limit, self._holder, lease_s, utc_now(), held=permit.held, only=permit.only, after=self._after
+                permit.limit, self._holder, lease_s, now, held=permit.held, only=permit.only, after=self._after
             )
+        except (TransientError, asyncio.CancelledError):
+            self._lost.append(now)
+            raise
         finally:
             self._gatekeeper.returned(permit, ticket, permit.limit - len(claims))
         self._open += len(claims)
@@ -169,6 +175,15 @@ class Submitter:
             self._posts.add(task)
             task.add_done_callback(partial(self._posted, item))
         return claims
+
+    async def _give_back_lost(self) -> None:
+        """Puts back what was claimed without our hearing of it: nobody POSTs it, and its claim would become a doubt."""
+        if not self._lost:
+            return
+        claimed = await self._store.lost_claims(self._holder, self._lost)
+        reason, now = "the answer to its claim was lost", utc_now()
+        await self._settler.settle([Case(key, [NotSent(reason, now, attempt)]) for key, attempt in claimed])
+        self._lost.clear()
 
     def _posted(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
         self._posts.discard(task)

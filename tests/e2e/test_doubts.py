@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from service.app import App
 from service.clock import utc_now
+from service.domain.claims import Claims
+from service.domain.errors import DatabaseUnavailableError
 from service.domain.patience import Patience
+from service.postgres.database import Database
+from service.postgres.store import RequestStore
 from service.sandbox import Faults, Sandbox, SandboxOptions
 from service.sandbox.models.edits import UPSCALER
 from service.sandbox.schemas import SEEDLESS
@@ -58,6 +63,33 @@ async def test_lost_answers_are_found_at_the_hub_and_nothing_is_bought_twice(
     assert len(hub.ledger()["generations"]) == 60
     told = Counter(end["data"]["outputs"][0]["generation_id"] for i in range(60) for end in team.ends(f"r{i}"))
     assert set(told.values()) == {1}
+
+
+class Forgetful(RequestStore):
+    """Takes the first claim that finds something, and cannot say so."""
+
+    forgot = False
+
+    async def claim(self, *args: Any, **options: Any) -> Claims:
+        """As ever, but for that."""
+        claims = await super().claim(*args, **options)
+        if claims.claimed and not self.forgot:
+            self.forgot = True
+            raise DatabaseUnavailableError("The connection broke before the answer came.")
+        return claims
+
+
+async def test_a_claim_whose_answer_was_lost_is_given_back_and_is_no_doubt(
+    amqp_url: str, database_url: str, hub: Sandbox
+) -> None:
+    database = Database(database_url)
+    await database.open()
+    async with running(environment(amqp_url, database_url, hub.url), store=Forgetful(database)), Team(amqp_url) as team:
+        await team.send({"request_id": "lost", "input": {"prompt": "x"}})
+        end = await team.end_of("lost", 10)  # the claim is good for thirty seconds
+    await database.close()
+    assert (name_of(end), end["data"]["attempts"]) == ("succeeded", 2)
+    assert hub.ledger()["calls"]["post"] == 1
 
 
 async def test_what_the_hub_never_took_is_submitted_again_after_two_looks(

@@ -40,7 +40,7 @@ class World:
     async def owned(self, _: Sequence[str]) -> dict[str, str]:
         return {}
 
-    async def in_flight(self, _: object) -> list[object]:
+    async def in_flight(self) -> list[object]:
         return []
 
     async def sightings(self, *_: object) -> Sightings:

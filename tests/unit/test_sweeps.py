@@ -42,7 +42,7 @@ class World:
     async def matched_orphans(self, _: int) -> list[OutputReported]:
         return []
 
-    async def in_flight(self, _: object) -> list[InFlight]:
+    async def in_flight(self) -> list[InFlight]:
         if self._breaks is not None:
             breaks, self._breaks = self._breaks, None
             raise breaks

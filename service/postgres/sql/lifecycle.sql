@@ -269,6 +269,12 @@ where state = 'submitting' and claim_expires_at <= coalesce($1::timestamptz, clo
 order by claim_expires_at
 limit $2;
 
+-- name: lost_claims
+-- What a replica claimed at these moments and has not let go, with the attempt it was: where the answer to the claim was
+-- lost, nobody has POSTed it.
+select request_id, attempts from requests
+where state = 'submitting' and claimed_by = $1 and attempted_at = any($2::timestamptz[]);
+
 -- name: insert_orphans
 -- Ends of generations that nobody here has (yet): kept until their ids are stored, or until they are old.
 insert into orphan_events (generation_id, status, media_type, url, error, received_at)
@@ -292,11 +298,11 @@ where o.status in ('queued', 'processing')
 limit $1;
 
 -- name: in_flight
--- Every generation that the hub has not ended for us, stored before $1, and whether it has denied knowing it. Read in
--- parts, for there may be 100,000.
+-- Every generation that the hub has not ended for us, and whether it has denied knowing it. Read in parts, for there may
+-- be 100,000.
 select namespace, generation_id, missing_since is not null as denied
 from outputs
-where status in ('queued', 'processing') and stored_at < $1;
+where status in ('queued', 'processing');
 
 -- name: count_by_state
 -- How many requests wait, and for what; ended ones are not counted.
