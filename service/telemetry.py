@@ -27,7 +27,7 @@ from service.domain.states import EventName, RequestState
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600)
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-STEPS = ("intake", "quarantine", "cancels", "outcomes", "gaps", "unheard", "waits", "reports", "relay")
+STEPS = ("intake", "quarantine", "cancels", "outcomes", "gaps", "unheard", "unanswered", "waits", "reports", "relay")
 REJECTIONS = tuple(
     code.value
     for code in (

@@ -68,6 +68,7 @@ class Gap:
         self.turn = asyncio.Semaphore(concurrency)
         self._stored: Batches[tuple[str, datetime]] = Batches("gaps", self._apply_heard, metrics=metrics, pace_s=PACE_S)
         self._unheard: Batches[str] = Batches("unheard", self._ask_for, metrics=metrics)
+        self._unanswered: Batches[str] = Batches("unanswered", self._ask_again, metrics=metrics)
 
     def stored(self, generation_id: str, began_at: datetime) -> None:
         """Hands over a generation that was stored just now, and when the attempt began that made it; never waits."""
@@ -75,12 +76,13 @@ class Gap:
 
     async def run(self) -> None:
         """Looks at what was stored until cancelled."""
-        await run_together(self._stored.run(), self._unheard.run())
+        await run_together(self._stored.run(), self._unheard.run(), self._unanswered.run())
 
     async def drain(self) -> None:
         """Waits until all that was handed over has been looked at."""
         await self._stored.drain()
         await self._unheard.drain()
+        await self._unanswered.drain()
 
     async def _apply_heard(self, batch: Sequence[tuple[str, datetime]]) -> None:
         """Applies what the stream said too early; of an attempt that began before the stream's present opening, the hub
@@ -94,12 +96,16 @@ class Gap:
                 self._unheard.add(key)
 
     async def _ask_for(self, generation_ids: Sequence[str]) -> None:
-        """A few times, when the hub does not answer; then the next sweep will."""
-        for tries in range(1, TRIES + 1):
+        for generation_id in (await self.fetch(generation_ids)).failed:
+            self._unanswered.add(generation_id)
+
+    async def _ask_again(self, generation_ids: Sequence[str]) -> None:
+        """A few times, apart from those that are asked for the first time; then the next sweep will."""
+        for failures in range(1, TRIES):
+            await asyncio.sleep(RETRY.jittered(failures))
             generation_ids = (await self.fetch(generation_ids)).failed
             if not generation_ids:
                 return
-            await asyncio.sleep(RETRY.jittered(tries))
         log.warning("gap.left_to_sweep", size=len(generation_ids), tries=TRIES)
 
     async def fetch(self, generation_ids: Iterable[str], *, by: str = "look") -> Fetched:

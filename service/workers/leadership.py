@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 LEASE_S = 6.0
 RENEW_S = 2.0
 WATCH_S = 0.5
-GIVE_BACK_S = 1.0  # of the end of a drain that was cut off, which is not long
+GIVE_BACK_S = 1.0  # of the end of a process whose drain was cut off, which is not long
 
 
 class Leadership:
@@ -74,15 +74,15 @@ class Leadership:
             led = self._supervisor is not None
             await self._step_down("stopped")
             if led:
-                await self._give_back()
+                await self._give_back_at_the_end()
 
     async def drain(self) -> None:
         """Publishes what is due, gives the lease back, and competes no more."""
         self._retiring = True
-        if self._supervisor is not None:
-            await self._supervisor.stop(self._grace_s)  # cut off, the end of `run` does what is left
+        if supervisor := self._supervisor:
+            await supervisor.stop(self._grace_s)  # cut off, the end of `run` does what is left
         self._retired = True  # a lease that becomes free now is for others
-        if self._supervisor is not None:
+        if supervisor:  # though it may have stepped down meanwhile: a late answer may have renewed the lease
             self._supervisor = None
             self._note(leading=False)
             await self._give_back()
@@ -92,14 +92,19 @@ class Leadership:
 
     async def _give_back(self) -> None:
         try:
-            async with asyncio.timeout(GIVE_BACK_S):
-                await self._lease.give_back()
+            await self._lease.give_back()
         except TransientError as error:
             log.warning("lease.not_given_back", reason=str(error))
-        except TimeoutError:
-            log.warning("lease.not_given_back", reason=f"the database did not answer within {GIVE_BACK_S:g} s")
         else:
             log.info("leadership.given_back", term=self._term)
+
+    async def _give_back_at_the_end(self) -> None:
+        """By a task of its own: the one that ends is being cancelled, and would not hear the answer."""
+        giving = asyncio.create_task(self._give_back())
+        _, late = await asyncio.wait([giving], timeout=GIVE_BACK_S)
+        if late:
+            giving.cancel()
+            log.warning("lease.not_given_back", reason=f"the database did not answer within {GIVE_BACK_S:g} s")
 
     async def _renew(self) -> None:
         while True:

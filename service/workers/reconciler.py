@@ -57,6 +57,7 @@ class Reconciler:
         self._requested = asyncio.Event()
         self._reason = "the interval"
         self._reached = ""
+        self._failures = 0  # sweeps in a row that were not finished; a run that is begun anew goes on with them
 
     def request_sweep(self, reason: str) -> None:
         """Asks for a sweep that begins after this call."""
@@ -72,8 +73,8 @@ class Reconciler:
 
     async def _sweep_when_due(self) -> None:
         """At the interval; sooner after a sweep that an ill hub or database cut short, but ever more rarely."""
-        failures = 0
         while True:
+            failures = self._failures
             wait_s = min(self._interval_s, RETRY.jittered(failures)) if failures else self._interval_s
             try:
                 async with asyncio.timeout(wait_s):
@@ -92,7 +93,7 @@ class Reconciler:
             except Exception:  # a defect, or data that nobody foresaw: what the sweep was asked for is still to be done
                 log.exception("sweep.broke", cause=self._reason)
                 finished = False
-            failures = 0 if finished else failures + 1
+            self._failures = 0 if finished else failures + 1
 
     async def sweep(self, reason: str) -> bool:
         """One sweep over everything in flight; False when the hub did not let it finish."""

@@ -171,7 +171,7 @@ class Relay:
     def _within_drain(self, due: list[OutboxRow]) -> list[OutboxRow]:
         """All of it, until a drain has seen the end of what there is; then what came before that."""
         if self._draining and self._last is None and len(due) < self._batch_limit:
-            self._last = max((row.row_id for row in due), default=0)
+            self._last = max((*self._in_hand, *(row.row_id for row in due)), default=0)
         return due if self._last is None else [row for row in due if row.row_id <= self._last]
 
     def _begin(self, rows: Sequence[OutboxRow]) -> asyncio.Task[Tally]:

@@ -180,10 +180,14 @@ class Submitter:
         """Puts back what was claimed without our hearing of it: nobody POSTs it, and its claim would become a doubt."""
         if not self._lost:
             return
-        claimed = await self._store.lost_claims(self._holder, self._lost)
-        reason, now = "the answer to its claim was lost", utc_now()
-        await self._settler.settle([Case(key, [NotSent(reason, now, attempt)]) for key, attempt in claimed])
-        self._lost.clear()
+        lost, self._lost = self._lost, []  # once: what breaks this must not keep anybody from claiming
+        try:
+            claimed = await self._store.lost_claims(self._holder, lost)
+            reason, now = "the answer to its claim was lost", utc_now()
+            await self._settler.settle([Case(key, [NotSent(reason, now, attempt)]) for key, attempt in claimed])
+        except TransientError:
+            self._lost = lost
+            raise
 
     def _posted(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
         self._posts.discard(task)

@@ -121,6 +121,7 @@ async def test_a_completion_that_comes_before_the_answer_to_a_drains_last_post_w
             async with asyncio.timeout(20):  # each replica POSTs one of them
                 while [each["status"] for each in quick.ledger()["generations"]] != ["succeeded"] * 2:
                     await asyncio.sleep(0.02)
+            assert not any(post["answered_at"] for post in quick.ledger()["posts"])
         quick.faults.answer_delay_s = 0.0
         for name in ("one", "other"):
             assert name_of(await team.end_of(name, 10)) == "succeeded"

@@ -190,18 +190,36 @@ async def test_a_long_drain_keeps_the_lease_as_long_as_it_works(pair: tuple[Repl
 
 
 async def test_a_lease_that_is_granted_while_a_replica_drains_is_given_back(
-    pair: tuple[Replica, Replica], database: Database, sql: Sql
+    pair: tuple[Replica, Replica], database: Database, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair
-    await first.leadership.drain()
+    monkeypatch.setattr(module, "RENEW_S", 60.0)
+    second.wakeups.lease.set()
+    await wait_ready(lambda: not (second.wakeups.lease.is_set() or second.leadership._asking.locked()))
+    await first.leadership.drain()  # the second one looks no more until it is told to
     async with sql.transaction():
         await sql.execute("lock table leadership in access exclusive mode")
+        second.wakeups.lease.set()
         await wait_ready(second.leadership._asking.locked)
         draining = asyncio.create_task(second.leadership.drain())
         await asyncio.sleep(0.05)  # it would be over by now, did it not wait for the answer
     await draining
     await second.end()
     assert await LeaseStore(database, "third").take(1) is not None
+
+
+async def test_a_leader_that_drains_gives_the_lease_back_though_it_ran_out_and_was_renewed_late(
+    pair: tuple[Replica, Replica],
+) -> None:
+    first, second = pair
+    first.may_drain.clear()
+    draining = asyncio.create_task(first.leadership.drain())
+    await asyncio.sleep(0)
+    await first.leadership._step_down("the lease ran out")
+    await first.lease.take(600)  # the late answer
+    first.may_drain.set()
+    await draining
+    await wait_ready(lambda: second.leading)
 
 
 async def test_a_drained_replica_competes_no_more(pair: tuple[Replica, Replica]) -> None:
