@@ -37,6 +37,10 @@ class Outbox:
         """How many events wait, counted up to `limit`."""
         return int(await self._database.fetchval("outbox_backlog", limit))
 
+    async def last(self) -> int:
+        """The newest event that waits; 0: none does."""
+        return int(await self._database.fetchval("last_event") or 0)
+
     async def notify(self) -> None:
         """Wakes the leader's relay, in whichever process it runs. A lost one costs a second."""
         async with self._database.connection("waking the relay") as connection:

@@ -70,7 +70,6 @@ class Relay:
         self._reading = asyncio.Lock()  # a drain beside the loop would read the same rows
         self._in_hand: dict[int, OutboxRow] = {}  # read here, and not yet marked
         self._left = True  # there may be more than was taken
-        self._draining = False
         self._last: int | None = None  # of what a drain still publishes: more may come for as long as others write
         self._failures = 0  # since anything was published
         self._under_way: set[asyncio.Task[Tally]] = set()
@@ -90,8 +89,8 @@ class Relay:
 
     async def drain(self) -> None:
         """Publishes what is due now; what comes later, or cannot be published now, is for the next leader."""
-        self._draining = True
         try:
+            self._last = await self._events.last()
             while await self.run_once() or self._under_way:
                 if self._under_way:  # the loop's own batch
                     await asyncio.wait(self._under_way)
@@ -161,18 +160,14 @@ class Relay:
                 return []
             self._wakeups.events.clear()
             self._wakeups.ends.clear()
-            due = self._within_drain(await self._events.due(self._batch_limit, utc_now(), self._in_hand))
+            due = await self._events.due(self._batch_limit, utc_now(), self._in_hand)
+            if self._last is not None:
+                due = [row for row in due if row.row_id <= self._last]
             held = {row.event.request_id for row in self._in_hand.values() if row.event.stored}
             rows = [row for row in due if not (row.event.stored and row.event.request_id in held)]
             self._left = len(due) == self._batch_limit or len(rows) < len(due)
             self._in_hand |= {row.row_id: row for row in rows}
             return rows
-
-    def _within_drain(self, due: list[OutboxRow]) -> list[OutboxRow]:
-        """All of it, until a drain has seen the end of what there is; then what came before that."""
-        if self._draining and self._last is None and len(due) < self._batch_limit:
-            self._last = max((*self._in_hand, *(row.row_id for row in due)), default=0)
-        return due if self._last is None else [row for row in due if row.row_id <= self._last]
 
     def _begin(self, rows: Sequence[OutboxRow]) -> asyncio.Task[Tally]:
         """Publishes them from here on. They are out of hand once that has ended, however it did."""

@@ -48,3 +48,7 @@ where u.row_id = f.row_id;
 -- name: outbox_backlog
 -- How many events wait to be published, counted up to $1.
 select count(*) from (select from unpublished limit $1) as waiting;
+
+-- name: last_event
+-- The newest of the events that wait to be published.
+select max(row_id) from unpublished;
