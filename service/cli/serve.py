@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import resource
@@ -32,6 +33,7 @@ def serve() -> int:
     configure_logging(settings.log_format)
     for name, meant in unknown_variables().items():
         log.warning("setting.unknown", variable=name, probably_meant=meant)
+    faulthandler.register(signal.SIGUSR1)  # on stderr, where each thread stands: told though the loop stands still
     _allow_connections()
     uvloop.run(_serve(settings))
     return 0

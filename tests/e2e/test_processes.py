@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections import Counter
 
 import aio_pika
@@ -84,6 +85,16 @@ async def test_a_message_that_cannot_be_put_away_keeps_the_lease_from_nobody_and
         async with Process(variables) as successor:  # which declares the binding anew
             await successor.ready()
             assert (await team.take("generation.dead")).body == b"neither JSON nor a cancel"
+
+
+async def test_a_process_tells_where_it_stands_when_it_is_asked_to_and_goes_on(variables: dict[str, str]) -> None:
+    async with Process(variables) as drover:
+        port = await drover.ready()
+        drover.process.send_signal(signal.SIGUSR1)
+        async with asyncio.timeout(10):
+            while not any("serve.py" in line for line in drover.errors):
+                await asyncio.sleep(0.02)  # its standard error has no signal
+        assert (await get(f"http://127.0.0.1:{port}/healthz"))[0] == 200
 
 
 async def test_health_tells_the_process_and_readiness_what_it_needs(variables: dict[str, str]) -> None:
