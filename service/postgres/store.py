@@ -119,10 +119,9 @@ class RequestStore:
         found = await self._database.fetch("expired_claims", now, limit)
         return [(row["request_id"], row["attempts"]) for row in found]
 
-    async def lost_claims(self, holder: str, asked_at: Sequence[datetime]) -> list[tuple[str, int]]:
-        """(request id, attempt) of what `holder` claimed by claims that were asked for at these moments, in vain as far
-        as it knows."""
-        found = await self._database.fetch("lost_claims", holder, list(asked_at))
+    async def lost_claim(self, holder: str, asked_at: datetime) -> list[tuple[str, int]]:
+        """(request id, attempt) of what `holder` took by the claim of that moment, whose answer it did not hear."""
+        found = await self._database.fetch("lost_claim", holder, asked_at)
         return [(row["request_id"], row["attempts"]) for row in found]
 
     # -- decisions ------------------------------------------------------------------------------------------------

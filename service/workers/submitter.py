@@ -88,7 +88,7 @@ class Submitter:
         self._posts: set[asyncio.Task[None]] = set()
         self._waiting, self._submitting = metrics.stage("waiting"), metrics.stage("submitting")
         self._open = 0  # claimed here, and not yet written
-        self._lost: list[datetime] = []  # claims whose answer did not come, by when they were asked for
+        self._lost: datetime | None = None  # the claim whose answer did not come, by when it was asked for
         self._unwritten: dict[str, int] = {}  # those of them that were POSTed, and at which attempt
         self._after = ""  # the source that was served last
         self._changed = asyncio.Event()  # a place is free, or an answer has come
@@ -161,7 +161,7 @@ class Submitter:
                 permit.limit, self._holder, lease_s, now, held=permit.held, only=permit.only, after=self._after
             )
         except (TransientError, asyncio.CancelledError):
-            self._lost.append(now)
+            self._lost = now  # no other one is: it is looked for before the next claim
             raise
         finally:
             self._gatekeeper.returned(permit, ticket, permit.limit - len(claims))
@@ -178,11 +178,11 @@ class Submitter:
 
     async def _give_back_lost(self) -> None:
         """Puts back what was claimed without our hearing of it: nobody POSTs it, and its claim would become a doubt."""
-        if not self._lost:
+        if (lost := self._lost) is None:
             return
-        lost, self._lost = self._lost, []  # once: what breaks this must not keep anybody from claiming
+        self._lost = None  # once: what breaks this must not keep anybody from claiming
         try:
-            claimed = await self._store.lost_claims(self._holder, lost)
+            claimed = await self._store.lost_claim(self._holder, lost)
             reason, now = "the answer to its claim was lost", utc_now()
             await self._settler.settle([Case(key, [NotSent(reason, now, attempt)]) for key, attempt in claimed])
         except TransientError:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from service.sandbox import SandboxOptions
+from service.sandbox import Sandbox, SandboxOptions
 from service.sandbox.models import OFFERS
 from tests.conformance.caller import CHAT, LTX, SEEDLESS, STILL, Caller, calling
 
@@ -21,6 +21,11 @@ def assert_long_shape(error: dict[str, Any], kind: str) -> None:
     assert set(error) == {"error", "status", "status_message"}
     assert set(error["error"]) == {"type", "title", "detail"}
     assert (error["error"]["type"], error["status"], error["status_message"]) == (kind, "error", kind)
+
+
+async def test_before_its_start_it_has_no_url_since_a_replica_that_is_given_none_takes_the_real_hub() -> None:
+    with pytest.raises(RuntimeError, match="not been started"):
+        _ = Sandbox(SandboxOptions(api_key="sandbox-key")).url
 
 
 # -- enqueue ------------------------------------------------------------------------------------------------------

@@ -269,11 +269,11 @@ where state = 'submitting' and claim_expires_at <= coalesce($1::timestamptz, clo
 order by claim_expires_at
 limit $2;
 
--- name: lost_claims
--- What a replica claimed at these moments and has not let go, with the attempt it was: where the answer to the claim was
+-- name: lost_claim
+-- What a replica claimed at that moment and has not let go, with the attempt it was: where the answer to the claim was
 -- lost, nobody has POSTed it.
 select request_id, attempts from requests
-where state = 'submitting' and claimed_by = $1 and attempted_at = any($2::timestamptz[]);
+where state = 'submitting' and claimed_by = $1 and attempted_at = $2;
 
 -- name: insert_orphans
 -- Ends of generations that nobody here has (yet): kept until their ids are stored, or until they are old.
